@@ -1,0 +1,20 @@
+"""Invertible residual networks as native layers of the normalizing-flow libraries."""
+
+from iresnet_flows.block import InvertibleResidualBlock
+from iresnet_flows.errors import InverseNotConverged
+from iresnet_flows.inverse import FixedPoint, Solution
+from iresnet_flows.lipschitz import LipschitzMLP
+from iresnet_flows.logdet import Exact, LogDet, PowerSeries
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Exact",
+    "FixedPoint",
+    "InverseNotConverged",
+    "InvertibleResidualBlock",
+    "LipschitzMLP",
+    "LogDet",
+    "PowerSeries",
+    "Solution",
+]

@@ -1,0 +1,82 @@
+"""What is checked once, at the public door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "check_context",
+    "check_explicit",
+    "check_features",
+    "check_input",
+    "check_lipschitz",
+    "check_widths",
+]
+
+
+def check_features(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}.")
+
+
+def check_widths(name: str, values: Sequence[int]) -> None:
+    if isinstance(values, (int, str)) or not len(values):
+        raise ValueError(f"{name} must name the width of each hidden layer, got {values!r}.")
+    for value in values:
+        check_features(f"each of {name}", value)
+
+
+def check_lipschitz(value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(
+            f"lipschitz must lie in (0, 1), got {value!r}: x + g(x) is certain to be invertible "
+            "only below 1."
+        )
+
+
+def check_input(name: str, x: Tensor, features: int, dtype: torch.dtype) -> None:
+    """Refuse a tensor that is not (B, features) in the layer's dtype."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}.")
+    if x.dim() != 2 or x.shape[-1] != features:
+        raise ValueError(f"{name} must have the shape (B, {features}), got {tuple(x.shape)}.")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {x.dtype}: {name}.to({dtype}).")
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(
+            f"{name} is {x.dtype} and the layer's weights are {dtype}: convert one of them, "
+            f"{name}.to({dtype}) or layer.to({x.dtype})."
+        )
+
+
+def check_context(context: Tensor | None, features: int | None, dtype: torch.dtype) -> None:
+    """Refuse a context that is missing, not asked for, or not (B, features) or (features,)."""
+    if context is None and features is None:
+        return
+    if features is None:
+        raise ValueError(
+            "a context was given to a layer without one: build it with context_features."
+        )
+    if context is None:
+        raise ValueError(f"the layer was built for a context of {features} features: pass it.")
+    if not isinstance(context, Tensor):
+        raise TypeError(f"context must be a tensor, got {type(context).__name__}.")
+    if context.dim() not in (1, 2) or context.shape[-1] != features:
+        raise ValueError(
+            f"context must have the shape (B, {features}) or ({features},), "
+            f"got {tuple(context.shape)}."
+        )
+    if context.dtype != dtype and not torch.is_autocast_enabled(context.device.type):
+        raise TypeError(
+            f"context is {context.dtype} and the layer's weights are {dtype}: convert one of them."
+        )
+
+
+def check_explicit(value: str) -> None:
+    if value not in ("forward", "inverse"):
+        raise ValueError(f"explicit must be 'forward' or 'inverse', got {value!r}.")

@@ -1,0 +1,52 @@
+"""Every exception and warning of the package, each with the wording of what to do next."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "IntegrationFailed",
+    "InverseNotConverged",
+    "InverseNotConvergedWarning",
+    "MissingExtra",
+    "SeriesNotConvergedWarning",
+    "UsageError",
+]
+
+
+class InverseNotConverged(RuntimeError):
+    """An inverse whose error bound is above the tolerance; the message says by how much."""
+
+
+class InverseNotConvergedWarning(UserWarning):
+    """The same as `InverseNotConverged`, from a solver that was told to warn."""
+
+
+class IntegrationFailed(RuntimeError):
+    """A differential equation that could not be integrated; the message says what to change."""
+
+
+class SeriesNotConvergedWarning(UserWarning):
+    """A log-det series that was cut before its certified tail met the tolerance."""
+
+
+class DataError(ValueError):
+    """A data set that cannot be used; the message names the file, the place and the remedy."""
+
+
+class UsageError(ValueError):
+    """A command that cannot be carried out; the message names the value and the remedy."""
+
+
+class MissingExtra(ImportError):
+    """An optional dependency that is not installed.
+
+    Arguments:
+        package: The package that could not be imported.
+        extra: The extra of ``iresnet-flows`` that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed. It comes with the extra {extra!r}: "
+            f"pip install 'iresnet-flows[{extra}]'"
+        )

@@ -1,0 +1,1 @@
+"""Real data, contenders, measurements, training and reports behind the command line."""

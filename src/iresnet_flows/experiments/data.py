@@ -1,0 +1,101 @@
+"""Data by name or by path: the built-in sets and the files of a user."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from iresnet_flows.errors import DataError
+from iresnet_flows.experiments.bundled import breast_cancer, digits, read_parts
+from iresnet_flows.experiments.datasets import Dataset, joined, require_variation, split
+from iresnet_flows.experiments.files import SUFFIXES, read
+from iresnet_flows.experiments.tables import Array, Table
+from iresnet_flows.experiments.toys import TOYS, toy
+
+__all__ = ["Dataset", "load", "names"]
+
+# Below it float32 tells x from x + 1 in any column, also after standardisation.
+LARGEST_WHOLE = 2**20
+
+TABLES: dict[str, Callable[[], Table]] = {"digits": digits, "breast-cancer": breast_cancer}
+DISCRETE = ("digits",)
+FOLDERS = ("power",)
+
+
+def names() -> tuple[str, ...]:
+    """The names of the built-in data sets.
+
+    >>> names()[:3]
+    ('two-moons', 'eight-gaussians', 'checkerboard')
+    """
+    return (*TOYS, *TABLES, *FOLDERS)
+
+
+def load(name_or_path: str | Path, data_dir: Path | None = None, seed: int = 0) -> Dataset:
+    """A built-in data set, or that of a file.
+
+    A file in which every entry is a whole number, up to 2^20 in size, is taken as discrete, for
+    a density on points has no bound; any other file is continuous. A built-in name goes before a
+    file of the same name: `./digits` is the file.
+
+    Arguments:
+        name_or_path: One of `names()`, or a `.csv`, `.npy` or `.parquet` file.
+        data_dir: Where the folder `power/` is; without it the folder that the environment
+            variable IRESNET_FLOWS_DATA names, or `~/.cache/iresnet_flows`.
+        seed: The seed of the run. Data and split are the same for all of them, so that several
+            seeds measure the training and not the split.
+
+    Raises:
+        DataError: There are no such data or they cannot be used. One line with the remedy.
+        MissingExtra: A package that these data need is not installed.
+
+    >>> data = load("checkerboard")
+    >>> data.features, len(data.train), len(data.validation), len(data.test)
+    (2, 9600, 1200, 1200)
+    """
+    name = os.fspath(name_or_path)
+
+    if name in TOYS:
+        return split(name, toy(name), discrete=False)
+
+    if name in TABLES:
+        return split(name, TABLES[name](), discrete=name in DISCRETE)
+
+    if name in FOLDERS:
+        return joined(name, **read_parts(name, data_dir), discrete=False)
+
+    _require_path(name)
+    return _from_file(Path(name).expanduser())
+
+
+def _from_file(path: Path) -> Dataset:
+    """The data set of a file; a column that never changes is refused, of whole numbers too."""
+    table = read(path)
+    data = split(path.name, table, discrete=_whole(table.values))
+    require_variation(table, data.train)
+
+    return data
+
+
+def _whole(values: Array) -> bool:
+    """Whether all entries are whole numbers whose cells float32 can tell apart."""
+    return bool((values == np.floor(values)).all() and (np.abs(values) <= LARGEST_WHOLE).all())
+
+
+def _require_path(name: str) -> None:
+    """Refuses what is neither a path nor there; says which name may have been meant."""
+    separators = {os.sep, os.altsep or os.sep}
+    looks_like_a_path = Path(name).suffix or any(mark in name for mark in separators)
+    if name and (looks_like_a_path or Path(name).exists()):
+        return
+
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise DataError(
+        f"unknown data {name!r}: {hint}Known: {', '.join(names())}, or a file "
+        f"({', '.join(SUFFIXES)})."
+    )

@@ -1,0 +1,244 @@
+r"""Data sets, split once and standardised by their training rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iresnet_flows.errors import DataError
+from iresnet_flows.experiments.tables import Array, Table
+
+__all__ = ["Dataset", "joined", "require_variation", "split"]
+
+PART = 10
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    r"""A data set, split once: 80/10/10 by a fixed permutation, or as its source has split it.
+
+    Models see :math:`z = (x + u - \mu) / \sigma`, with noise :math:`u \sim U[0, 1)` for whole
+    numbers and :math:`u = 0` otherwise. So, with :math:`-\log p` in nats,
+
+    .. math:: -\log p_x(x) = -\log p_z(z) + \sum_i \log \sigma_i .
+
+    For whole numbers the mean of :math:`-\log p_x(x + u)` over the noise bounds
+    :math:`-\log P(x)` from above (Theis, van den Oord and Bethge, A note on the evaluation of
+    generative models, 2016, https://arxiv.org/abs/1511.01844).
+
+    The rows are kept in float64 and standardised before the cast to float32, so that a column
+    with a large offset keeps its digits.
+
+    Arguments:
+        name: What reports call it.
+        columns: The names of the d columns.
+        train: The training rows, (N, d) float64, in the data's own units.
+        validation: The rows for early stopping, likewise.
+        test: The rows for the one final reading, likewise.
+        discrete: Whether the entries are whole numbers, to be dequantised.
+        mean: The mean of the (dequantised) training rows, (d,) float64; with whole numbers
+            that of the rows plus 1/2.
+        std: Their standard deviation, (d,) float64; with whole numbers the root of the variance
+            of the rows plus 1/12.
+
+    Raises:
+        DataError: A part, the mean or the deviation does not fit d, or a deviation is not
+            positive.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    discrete: bool
+    mean: Tensor
+    std: Tensor
+
+    def __post_init__(self) -> None:
+        for part in (self.train, self.validation, self.test):
+            self._require_rows(part)
+
+        if not self.mean.shape == self.std.shape == (self.features,):
+            raise DataError(
+                f"{self.name}: mean and std need one entry for each of {self.features} columns, "
+                f"got shapes {tuple(self.mean.shape)} and {tuple(self.std.shape)}."
+            )
+
+        if not (self.std > 0).all():
+            raise DataError(f"{self.name}: std must be positive, got {self.std.tolist()}.")
+
+    @property
+    def features(self) -> int:
+        """The number d of columns."""
+        return len(self.columns)
+
+    @property
+    def log_scale(self) -> float:
+        r"""What a nat in model space lacks: :math:`\sum_i \log \sigma_i`, in nats.
+
+        .. math:: \text{nats}_x = \text{nats}_z + \text{log\_scale} , \qquad
+            \text{nats} = -\log p .
+        """
+        return float(self.std.log().sum())
+
+    def prepare(self, rows: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        r"""The rows as a model sees them: :math:`z = (x + u - \mu) / \sigma`, float32.
+
+        Arguments:
+            rows: Rows x in the data's units, (B, d).
+            generator: Draws the noise u of whole numbers; without it `torch.manual_seed` governs.
+                Unused for other data.
+
+        Raises:
+            DataError: The rows are not (B, d).
+        """
+        self._require_rows(rows)
+
+        x = rows.double()
+        mean, std = self.mean.to(x.device), self.std.to(x.device)
+        if not self.discrete:
+            return ((x - mean) / std).float()
+
+        source = x.device if generator is None else generator.device
+        u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=source)
+
+        return self._into_cell(((x + u.to(x.device) - mean) / std).float(), x)
+
+    def restore(self, z: Tensor) -> Tensor:
+        r"""The rows, float64, that a model's values stand for: :math:`x = \mu + \sigma z`.
+
+        Whole numbers are rounded down, which takes the noise off, and clipped in each column to
+        the range of the training rows.
+
+        Arguments:
+            z: Values in model space, (B, d).
+
+        Raises:
+            DataError: The values are not (B, d).
+        """
+        self._require_rows(z)
+
+        x = z.double() * self.std.to(z.device) + self.mean.to(z.device)
+        if not self.discrete:
+            return x
+
+        lowest, highest = self.train.aminmax(dim=0)
+        return x.floor().clamp(lowest.to(x), highest.to(x))
+
+    def bits_per_dim(self, nats: float) -> float:
+        r"""Nats a row, in the data's units, as bits a column: :math:`\text{nats} / (d \ln 2)`."""
+        return nats / (self.features * math.log(2))
+
+    def _into_cell(self, z: Tensor, x: Tensor) -> Tensor:
+        """z, moved to the next float32 where the cast has carried it out of [x, x + 1)."""
+        mean, std = self.mean.to(x.device), self.std.to(x.device)
+        outside = (z.double() * std + mean).floor() != x
+        middle = ((x + 0.5 - mean) / std).float()
+        step = torch.nextafter(z.detach(), middle.detach()) - z.detach()
+
+        return z + outside * step
+
+    def _require_rows(self, rows: Tensor) -> None:
+        if rows.dim() != 2 or rows.shape[1] != self.features:
+            raise DataError(
+                f"{self.name}: rows must be of shape (*, {self.features}), one entry a column, "
+                f"got {tuple(rows.shape)}."
+            )
+
+
+def split(name: str, table: Table, discrete: bool) -> Dataset:
+    """A data set of 80 % training, 10 % validation and 10 % test rows.
+
+    The permutation depends on the number of rows alone. It is drawn by NumPy's `RandomState`,
+    whose stream is frozen, so that it is the same in every version of NumPy.
+
+    Arguments:
+        name: What reports call it.
+        table: The rows, at least 100.
+        discrete: Whether they are whole numbers, to be dequantised.
+
+    Raises:
+        DataError: There are too few rows, or a column hardly varies in the training rows.
+    """
+    count = len(table.values)
+    if count < 10 * PART:
+        raise DataError(
+            f"{table.source}: {count} rows, but a split into 80/10/10 with {PART} rows in the "
+            f"smallest part needs at least {10 * PART}: add rows."
+        )
+
+    order = np.random.RandomState(SPLIT_SEED).permutation(count)
+    part = count // 10
+    test, validation, train = np.split(table.values[order], [part, 2 * part])
+
+    return _measured(name, table, (train, validation, test), discrete)
+
+
+def joined(name: str, train: Table, validation: Table, test: Table, discrete: bool) -> Dataset:
+    """A data set that its source has split.
+
+    Arguments:
+        name: What reports call it.
+        train: The training rows; at least 10, as in the other parts.
+        validation: The validation rows, of the same columns.
+        test: The test rows, of the same columns.
+        discrete: Whether they are whole numbers, to be dequantised.
+
+    Raises:
+        DataError: A part has too few rows, or a column hardly varies in the training rows.
+    """
+    for table in (train, validation, test):
+        if len(table.values) < PART:
+            raise DataError(
+                f"{table.source}: {len(table.values)} rows, but each part of a split needs at "
+                f"least {PART}: add rows."
+            )
+
+    return _measured(name, train, (train.values, validation.values, test.values), discrete)
+
+
+def _measured(name: str, table: Table, parts: tuple[Array, ...], discrete: bool) -> Dataset:
+    """The data set of three parts; only the first of them is measured."""
+    train, validation, test = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
+    mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
+
+    if discrete:
+        mean, variance = mean + 1 / 2, variance + 1 / 12
+    else:
+        require_variation(table, train)
+
+    names = table.columns.names
+    return Dataset(name, names, train, validation, test, discrete, mean, variance.sqrt())
+
+
+def require_variation(table: Table, train: Tensor) -> None:
+    """Refuses a column whose density has no width, or less than float64 resolves.
+
+    Arguments:
+        table: The table that the training rows are from.
+        train: The training rows, (N, d) float64.
+
+    Raises:
+        DataError: A column is constant in the training rows, or its deviation is at most 1e-12
+            of its mean.
+    """
+    mean, std = train.mean(dim=0), train.std(dim=0, unbiased=False)
+    for index in (std <= 1e-12 * mean.abs()).nonzero().flatten().tolist():
+        value = float(train[0, index])
+        if (table.values[:, index] == value).all():
+            trouble = f"constant ({value!r}): remove it"
+        elif (train[:, index] == value).all():
+            trouble = f"constant ({value!r}) in the training rows: remove it"
+        else:
+            trouble = (
+                f"too narrow for float64 (std {std[index]:.1e} about {mean[index]:.1e}): "
+                "rescale it or take off its offset"
+            )
+
+        raise DataError(f"{table.source}: {table.columns.label(index)} is {trouble}.")

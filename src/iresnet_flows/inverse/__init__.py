@@ -1,0 +1,7 @@
+"""Solving x + g(x) = y: how to step, when to stop, and gradients through a solve."""
+
+from iresnet_flows.inverse.implicit import Equation, attach
+from iresnet_flows.inverse.solutions import Solution
+from iresnet_flows.inverse.solvers import FixedPoint
+
+__all__ = ["Equation", "FixedPoint", "Solution", "attach"]

@@ -1,0 +1,103 @@
+"""Gradients through a solve, by the implicit function theorem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from iresnet_flows.inverse.solutions import Solution
+from iresnet_flows.inverse.solvers import Map
+
+__all__ = ["Equation", "attach"]
+
+
+class Solver(Protocol):
+    """What solves z + h(z) = b for a contraction h, as `FixedPoint` does."""
+
+    @property
+    def precision(self) -> torch.dtype | None:
+        """The dtype of the iteration, or None for the input's."""
+
+    def relative(self) -> Solver:
+        """The same solver with a tolerance that is relative alone."""
+
+    def solve(self, g: Map, y: Tensor, lipschitz: Tensor) -> Solution: ...
+
+    def require(self, solution: Solution, lipschitz: Tensor) -> None: ...
+
+
+@dataclass(frozen=True)
+class Equation:
+    r"""The equation :math:`z + h(z; \theta) = b` for a contraction h.
+
+    Arguments:
+        make: Gives the map :math:`h(\cdot; \theta)` from the tensors :math:`\theta`.
+        solver: Solves it.
+        lipschitz: The Lipschitz constant of h in z, below one, a scalar tensor.
+    """
+
+    make: Callable[..., Map]
+    solver: Solver
+    lipschitz: Tensor
+
+    def solve(self, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Solution:
+        """The solution without gradient, iterated in the solver's precision."""
+        dtype = self.solver.precision or rhs.dtype
+        with torch.no_grad():
+            h = self.make(*(t.to(dtype) for t in tensors))
+            return self.solver.solve(h, rhs, self.lipschitz)
+
+    def root(self, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
+        """The solution with its gradient."""
+        solution = self.solve(rhs, tensors)
+        self.solver.require(solution, self.lipschitz)
+        return attach(self, solution.value, rhs, tensors)
+
+    def adjoint(self) -> Equation:
+        r"""The equation :math:`u + J_h(z; \theta)^\top u = b`, with :math:`(z, \theta)`."""
+
+        def make(z: Tensor, *tensors: Tensor) -> Map:
+            pull = torch.func.vjp(self.make(*tensors), z)[1]
+            return lambda u: pull(u)[0]
+
+        # A cotangent has no scale of its own, so its tolerance is relative alone.
+        return Equation(make, self.solver.relative(), self.lipschitz)
+
+
+class Root(torch.autograd.Function):
+    r"""A solution z, handed through, with the gradient of an exact one.
+
+    With :math:`u + J_h^\top u = \bar z`, the cotangents are :math:`\bar b = u` and
+    :math:`\bar\theta = -(\partial_\theta h)^\top u`. The equation for u is of the same kind, so
+    that this gradient has one too, to any order.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(equation: Equation, z: Tensor, rhs: Tensor, *tensors: Tensor) -> Tensor:
+        return z.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.equation, _, _, *tensors = inputs
+        ctx.save_for_backward(output, *tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        z, *tensors = ctx.saved_tensors
+        u = ctx.equation.adjoint().root(cotangents[0], (z, *tensors))
+        pull = torch.func.vjp(lambda *t: ctx.equation.make(*t)(z), *tensors)[1]
+        return None, None, u, *(-t for t in pull(u))
+
+
+def attach(equation: Equation, value: Tensor, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
+    """The solved value with the gradient of the equation's root in rhs and the tensors.
+
+    The gradient costs one solve with the transposed Jacobian; nothing of the iteration is kept.
+    """
+    return Root.apply(equation, value, rhs, *tensors)

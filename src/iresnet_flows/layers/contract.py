@@ -1,0 +1,37 @@
+"""What every layer of this package is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+__all__ = ["Layer"]
+
+
+class Layer(nn.Module, ABC):
+    """An invertible module from x ``(B, *event)`` to y ``(B, *event)``, and back.
+
+    Log-dets are in nats, have the shape (B,) and belong to the direction just taken.
+
+    Attributes:
+        context_features: The size of the context that the layer asks for, or None.
+    """
+
+    context_features: int | None = None
+
+    @abstractmethod
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """y and log|det(dy/dx)|."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x and log|det(dx/dy)|."""
+
+    @abstractmethod
+    def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """y alone, at the price of y alone."""
+
+    @abstractmethod
+    def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """x alone, at the price of x alone."""

@@ -1,0 +1,16 @@
+"""Bounding g: activations of proven slope, certified norms, branches that know their bound."""
+
+from iresnet_flows.lipschitz.activations import Activation, Elementwise, make_activation
+from iresnet_flows.lipschitz.branches import Branch, Residual
+from iresnet_flows.lipschitz.mlp import LipschitzMLP
+from iresnet_flows.lipschitz.norms import spectral_norm_bound
+
+__all__ = [
+    "Activation",
+    "Branch",
+    "Elementwise",
+    "LipschitzMLP",
+    "Residual",
+    "make_activation",
+    "spectral_norm_bound",
+]

@@ -1,0 +1,222 @@
+"""Activations whose slope is bounded by a proven constant."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Activation", "Elementwise", "make_activation"]
+
+
+class Activation(nn.Module, ABC):
+    r"""An activation :math:`a: \mathbb{R}^h \to \mathbb{R}^{kh}` that acts on each entry alone.
+
+    Each entry :math:`z` gives :math:`k` features :math:`a_1(z), \dots, a_k(z)`, concatenated block
+    by block. The map is Lipschitz with the constant
+
+    .. math:: \sup_z \sqrt{a_1'(z)^2 + \dots + a_k'(z)^2} \leq \text{slope} .
+
+    Attributes:
+        slope: The proven bound.
+        copies: The number :math:`k` of features an entry gives.
+        phase: Hidden biases start uniformly in (-phase, phase).
+    """
+
+    slope: float = 1.0
+    copies: int = 1
+    phase: float = 0.0
+
+    @abstractmethod
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and derivatives at once.
+
+        Arguments:
+            z: The entries, with shape ``(*, h)``.
+
+        Returns:
+            The features ``(*, k h)`` and the derivatives ``(*, k, h)``.
+        """
+
+    def at(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """`linearize` with the present parameters in place."""
+        return self.linearize
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.linearize(z)[0]
+
+
+class ConcatenatedSine(Activation):
+    r""":math:`z \mapsto (\sin z, \cos z)`.
+
+    Its derivative :math:`(\cos z, -\sin z)` has norm one everywhere, so that no part of a
+    Lipschitz budget is lost at any input.
+    """
+
+    copies = 2
+    phase = math.pi
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        sine, cosine = z.sin(), z.cos()
+        return torch.cat((sine, cosine), dim=-1), torch.stack((cosine, -sine), dim=-2)
+
+
+class Sine(Activation):
+    r""":math:`z \mapsto \sin z`."""
+
+    phase = math.pi
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return z.sin(), z.cos().unsqueeze(-2)
+
+
+class LipSwish(Activation):
+    r""":math:`z \mapsto z\, \sigma(\beta z) / 1.1` with a learned :math:`\beta > 0`.
+
+    The largest slope of :math:`z\,\sigma(\beta z)` is 1.09984 for every :math:`\beta`.
+
+    References:
+        Chen et al., Residual Flows for Invertible Generative Modeling, 2019.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw_sharpness = nn.Parameter(torch.tensor(0.5))
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.at()(z)
+
+    def at(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        return partial(lipswish, beta=F.softplus(self.raw_sharpness))
+
+
+class ConcatenatedLipSwish(LipSwish):
+    r""":math:`z \mapsto (s(z), s(-z)) / 1.004` with LipSwish :math:`s`.
+
+    The norm of the two slopes is at most 1.003966 before the division.
+
+    References:
+        Perugachi-Diaz et al., Invertible DenseNets with Concatenated LipSwish, 2021.
+    """
+
+    copies = 2
+
+    def at(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        return partial(concatenated_lipswish, beta=F.softplus(self.raw_sharpness))
+
+
+class ELU(Activation):
+    r""":math:`z \mapsto z` for :math:`z > 0`, else :math:`e^z - 1`."""
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        decay = z.clamp(max=0).exp()
+        return F.elu(z), decay.unsqueeze(-2)
+
+
+class Tanh(Activation):
+    r""":math:`z \mapsto \tanh z`."""
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        value = z.tanh()
+        return value, (1 - value.square()).unsqueeze(-2)
+
+
+class Softplus(Activation):
+    r""":math:`z \mapsto \log(1 + e^z)`."""
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return F.softplus(z), z.sigmoid().unsqueeze(-2)
+
+
+class Elementwise(Activation):
+    r"""A module of the user's that acts on each entry alone, with the slope its author states.
+
+    Arguments:
+        module: The module, from ``(*, h)`` to ``(*, h)``.
+        slope: The stated bound of :math:`|a'(z)|`.
+
+    Raises:
+        ValueError: The slope is not a positive finite number.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import LipschitzMLP
+        >>> from iresnet_flows.lipschitz import Elementwise
+        >>> g = LipschitzMLP(2, activation=Elementwise(torch.nn.Softsign(), slope=1.0))
+        >>> bool(g.lipschitz_bound() <= 0.9)
+        True
+    """
+
+    def __init__(self, module: nn.Module, slope: float) -> None:
+        super().__init__()
+        if not 0 < slope < math.inf:
+            raise ValueError(f"slope must be a positive finite number, got {slope!r}.")
+
+        self.module = module
+        self.slope = float(slope)
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.at()(z)
+
+    def at(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        module = self.module
+        state: dict[str, Tensor] = dict(self.module.named_parameters())
+        return lambda z: elementwise(lambda t: torch.func.functional_call(module, state, (t,)), z)
+
+
+def lipswish(z: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    gate = torch.sigmoid(beta * z)
+    slopes = gate * (1 + beta * z * (1 - gate))
+    return z * gate / 1.1, slopes.unsqueeze(-2) / 1.1
+
+
+def concatenated_lipswish(z: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    right, rise = lipswish(z, beta)
+    left, fall = lipswish(-z, beta)
+    return torch.cat((right, left), -1) / 1.004, torch.cat((rise, -fall), -2) / 1.004
+
+
+def elementwise(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    value, pull = torch.func.vjp(function, z)
+    (slopes,) = pull(torch.ones_like(value))
+    return value, slopes.unsqueeze(-2)
+
+
+ACTIVATIONS: dict[str, type[Activation]] = {
+    "csin": ConcatenatedSine,
+    "sin": Sine,
+    "lipswish": LipSwish,
+    "clipswish": ConcatenatedLipSwish,
+    "elu": ELU,
+    "tanh": Tanh,
+    "softplus": Softplus,
+}
+
+
+def make_activation(name: str | Activation) -> Activation:
+    """The activation of that name, or the one given.
+
+    Raises:
+        ValueError: There is no activation of that name.
+        TypeError: It is neither a name nor an `Activation`.
+    """
+    if isinstance(name, Activation):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(
+            f"activation must be a name or an Activation, got {type(name).__name__}: wrap a "
+            "module as iresnet_flows.lipschitz.Elementwise(module, slope=...)."
+        )
+    if name not in ACTIVATIONS:
+        near = get_close_matches(name, ACTIVATIONS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}.{hint}"
+        )
+    return ACTIVATIONS[name]()

@@ -1,0 +1,52 @@
+"""What a branch g of a residual block is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from iresnet_flows.jacobians import Jacobian
+
+__all__ = ["Branch", "Residual"]
+
+
+class Residual(Protocol):
+    """A branch with its parameters and its context in place.
+
+    Attributes:
+        lipschitz: A certified bound of its Lipschitz constant, a scalar tensor.
+    """
+
+    @property
+    def lipschitz(self) -> Tensor: ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The value g(x)."""
+
+    def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
+        """The value at x and the Jacobian there, from one pass."""
+
+
+class Branch(nn.Module, ABC):
+    """A module g with a certified Lipschitz constant below one, in the Euclidean norm of x.
+
+    Attributes:
+        context_features: The size of the context that it asks for, or None.
+    """
+
+    context_features: int | None = None
+
+    @abstractmethod
+    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Refuse shapes and dtypes that do not fit."""
+
+    @abstractmethod
+    def at(self, context: Tensor | None = None) -> Residual:
+        """The branch with its present parameters and a context in place."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The value g(x; c)."""
+        self.check(x, context)
+        return self.at(context)(x)

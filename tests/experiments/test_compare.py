@@ -1,0 +1,226 @@
+"""The comparison, end to end and small."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("nflows")
+
+from iresnet_flows import cli
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments import contenders, costs, properties
+from iresnet_flows.experiments.contenders import CONTENDERS, build, chosen
+from iresnet_flows.experiments.report import PROPERTIES
+from iresnet_flows.experiments.training import Budget, Training
+
+MODELS = "nice,realnvp,glow,ffjord,i-resnet"
+ROW = {
+    *("model", "free_form", "analytic_forward", "analytic_inverse", "non_volume_preserving"),
+    *("exact_likelihood", "unbiased_log_det", "evidence", "nats", "nats_standard_error"),
+    *("bits_per_dim", "inverse_error", "parameters", "train_seconds", "step_ms", "log_prob_ms"),
+    *("sample_ms", "peak_mb"),
+}
+
+
+def command(monkeypatch, *arguments):
+    """The exit code of the command as a person types it."""
+    monkeypatch.setattr("sys.argv", ["iresnet-flows", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """One small comparison of all contenders, shared by the tests that read it."""
+    out = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        code = command(
+            patch, "compare", "two-moons", "--models", MODELS, "--steps", 30, "--out", out
+        )
+    assert not code
+    return out, json.loads((out / "table1.json").read_text())
+
+
+def test_record_has_the_promised_entries(record):
+    _, table = record
+    assert {"data", "seeds", "command", "versions", "rows"} <= set(table)
+    assert [row["model"] for row in table["rows"]] == MODELS.split(",")
+    for row in table["rows"]:
+        assert set(row) >= ROW
+        assert math.isfinite(row["nats"])
+        assert row["nats_standard_error"] > 0
+        assert math.isclose(row["bits_per_dim"], row["nats"] / (2 * math.log(2)))
+
+
+def test_parameters_are_comparable(record):
+    counts = [row["parameters"] for row in record[1]["rows"]]
+    assert max(counts) < 1.1 * min(counts)
+
+
+def test_measured_properties_are_those_of_the_families(record):
+    found = {row["model"]: [row[name] for name in PROPERTIES] for row in record[1]["rows"]}
+    assert found == {
+        "nice": [False, True, True, False, True, None],
+        "realnvp": [False, True, True, True, True, None],
+        "glow": [False, True, True, True, True, None],
+        "ffjord": [True, False, False, True, False, True],
+        "i-resnet": [True, True, False, True, True, False],
+    }
+
+
+def test_inverse_error_is_small(record):
+    for row in record[1]["rows"]:
+        assert row["inverse_error"] < (1e-2 if row["model"] == "ffjord" else 1e-4)
+
+
+def test_page_and_figures_are_there_and_whole(record):
+    out, table = record
+    page = (out / "report.html").read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.count("data:image/png;base64,") == 5
+    for row in table["rows"]:
+        assert CONTENDERS[row["model"]].title in (out / "table1.md").read_text()
+    names = {path.name for path in (out / "figures").iterdir()}
+    assert names == {
+        f"{n}.png" for n in ("curves", "samples", "densities", "inverse_error", "cost")
+    }
+    assert not list(out.rglob(".*part*"))
+
+
+def test_finished_runs_are_read_and_not_trained_again(record, monkeypatch):
+    out, before = record
+    monkeypatch.setattr("iresnet_flows.experiments.runs.fit", None)
+    arguments = ("compare", "two-moons", "--models", MODELS, "--steps", 30, "--out", out)
+    assert not command(monkeypatch, *arguments, "--resume")
+    after = json.loads((out / "table1.json").read_text())
+    assert [row["nats"] for row in after["rows"]] == [row["nats"] for row in before["rows"]]
+
+
+def test_other_settings_are_not_resumed(record, monkeypatch, capsys):
+    out, _ = record
+    code = command(monkeypatch, "compare", "two-moons", "--steps", 31, "--out", out, "--resume")
+    assert code == 2
+    assert "was begun with" in capsys.readouterr().err
+
+
+def test_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys):
+    step = Training.training_step
+
+    def interrupted(self, batch, index):
+        if self.global_step == 40:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    arguments = ("compare", "circles", "--models", "nice", "--steps", 60, "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "training_step", interrupted)
+        assert command(patch, *arguments) == 130
+    assert "--resume" in capsys.readouterr().out
+
+    seen = []
+
+    def counted(self, batch, index):
+        seen.append(self.global_step)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Training, "training_step", counted)
+    assert not command(monkeypatch, *arguments, "--resume")
+    assert seen[0] == 25
+    assert seen[-1] == 59
+
+
+def test_contender_whose_loss_is_nan_is_reported_and_the_rest_goes_on(
+    tmp_path, monkeypatch, capsys
+):
+    def broken(features, width):
+        flow = contenders.nice(features, width)
+        with torch.no_grad():
+            next(flow.parameters()).fill_(math.nan)
+        return flow
+
+    monkeypatch.setitem(
+        CONTENDERS,
+        "nice",
+        contenders.Contender("nice", "NICE", "broken", broken, least_features=2),
+    )
+    arguments = ("compare", "rings", "--models", "nice,realnvp", "--steps", 5, "--out", tmp_path)
+    assert not command(monkeypatch, *arguments)
+    nice, realnvp = json.loads((tmp_path / "table1.json").read_text())["rows"]
+    assert nice["nats"] is None
+    assert "the loss became nan at step 0" in nice["failed"][0]
+    assert math.isfinite(realnvp["nats"])
+    assert "nan" in (tmp_path / "table1.md").read_text()
+
+
+def test_several_seeds_give_mean_and_standard_error(tmp_path, monkeypatch):
+    arguments = ("compare", "pinwheel", "--models", "nice", "--steps", 5, "--out", tmp_path)
+    assert not command(monkeypatch, *arguments, "--seed", 0, "--seed", 1)
+    (row,) = json.loads((tmp_path / "table1.json").read_text())["rows"]
+    first, second = row["nats_by_seed"].values()
+    assert math.isclose(row["nats"], (first + second) / 2)
+    assert math.isclose(row["nats_standard_error"], abs(first - second) / 2)
+
+
+BAD = {
+    "unknown data": (["two-moon"], "did you mean 'two-moons'"),
+    "unknown model": (["digits", "--models", "glo"], "did you mean 'glow'"),
+    "missing file": (["nowhere.csv"], "no such file"),
+    "both budgets": (["--steps", 3, "--minutes", 1], "give one of them"),
+    "no steps": (["--steps", 0], "at least 1"),
+    "negative minutes": (["--minutes", -1], "positive"),
+    "steps in words": (["--steps", "many"], "many"),
+    "unknown option": (["--step", 3], "--step"),
+    "unknown device": (["--device", "tpu"], "cpu"),
+    "nothing to resume": (["--resume"], "leave out --resume"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "advice"), BAD.values(), ids=BAD)
+def test_bad_input_ends_with_one_line_and_code_2(arguments, advice, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "compare", *arguments, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert advice in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / "table1.json").exists()
+
+
+def test_output_folder_that_is_a_file_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "taken").write_text("")
+    assert command(monkeypatch, "compare", "--out", tmp_path / "taken") == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_one_column_leaves_out_what_cannot_be_built(tmp_path, monkeypatch, capsys):
+    (tmp_path / "one.csv").write_text("a\n" + "\n".join(str(0.1 * i) for i in range(200)))
+    code = command(monkeypatch, "compare", tmp_path / "one.csv", "--out", tmp_path / "out")
+    assert code == 2
+    assert re.search("NICE needs at least 2 columns.*--models", capsys.readouterr().err)
+
+
+def test_unknown_contender_is_named_with_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'i-resnet'"):
+        chosen(["i-resnt"])
+
+
+def test_building_leaves_the_random_state_alone():
+    before = torch.random.get_rng_state()
+    properties.measure(
+        build(CONTENDERS["nice"], 2), torch.randn(8, 2, generator=torch.Generator())
+    )
+    with torch.random.fork_rng():
+        build(CONTENDERS["glow"], 3)
+    costs.sample_ms(build(CONTENDERS["nice"], 2))
+    assert before.shape == torch.random.get_rng_state().shape
+
+
+def test_budget_counts_steps_or_minutes():
+    assert Budget(steps=10).spent(5, 1e9) == 0.5
+    assert Budget(minutes=2).spent(10**9, 60) == 0.5
+    assert Budget(minutes=2).spent(0, 1e9) == 1
