@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.checks import check_context, check_features, check_input, check_widths
+from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import IntegrationFailed, MissingExtra
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.layers.contract import Layer
@@ -27,6 +28,7 @@ __all__ = ["FFJORD"]
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("euler", "midpoint", "rk4")
 EXACT_FEATURES = 16
+MAX_STEPS = 10_000
 
 
 class FFJORD(Layer):
@@ -60,7 +62,8 @@ class FFJORD(Layer):
         x and y (B, d), context (B, context_features) or (context_features,), logabsdet (B,).
 
     Raises:
-        IntegrationFailed: The adaptive step became too small, or a value is not finite.
+        IntegrationFailed: The adaptive step became too small, 10 000 steps were not enough, or a
+            value is not finite.
         ValueError: An argument is out of range or a shape does not fit.
         MissingExtra: torchdiffeq is not installed.
 
@@ -186,7 +189,9 @@ class FFJORD(Layer):
             return state
 
         times = torch.tensor(span, dtype=state[0].dtype, device=state[0].device)
-        options = {"step_size": self.time / self.steps} if self.method in FIXED else {}
+        options: dict[str, float] = {"max_num_steps": MAX_STEPS}
+        if self.method in FIXED:
+            options = {"step_size": self.time / self.steps}
         try:
             path = odeint(
                 rate,
@@ -203,7 +208,13 @@ class FFJORD(Layer):
                 f"{self.rtol:.1e}): {error}. Loosen it, use float64, or take a fixed-step method "
                 "such as 'rk4'."
             ) from error
-        return tuple(values[-1] for values in path)
+        end = tuple(values[-1] for values in path)
+        if not all(concrete(values.isfinite()).all() for values in end):
+            raise IntegrationFailed(
+                f"{self.method} met NaN or infinite values: check the input and the parameters of "
+                "the layer, or raise steps."
+            )
+        return end
 
     def dynamics(self, x: Tensor, context: Tensor | None) -> Callable[[Tensor], Perceptron]:
         """f(t, .) as a function of t, with the context in place."""

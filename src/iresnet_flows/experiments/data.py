@@ -69,7 +69,8 @@ def load(name_or_path: str | Path, data_dir: Path | None = None, seed: int = 0) 
         return joined(name, **read_parts(name, data_dir), discrete=False)
 
     _require_path(name)
-    return _from_file(Path(name).expanduser())
+    # Unlike that of Path, this one leaves the ~ of an unknown user as it is.
+    return _from_file(Path(os.path.expanduser(name)))  # noqa: PTH111
 
 
 def _from_file(path: Path) -> Dataset:
@@ -90,7 +91,7 @@ def _require_path(name: str) -> None:
     """Refuses what is neither a path nor there; says which name may have been meant."""
     separators = {os.sep, os.altsep or os.sep}
     looks_like_a_path = Path(name).suffix or any(mark in name for mark in separators)
-    if name and (looks_like_a_path or Path(name).exists()):
+    if name and (looks_like_a_path or os.path.exists(name)):  # noqa: PTH110
         return
 
     near = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1)

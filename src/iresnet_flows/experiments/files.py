@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -49,6 +50,7 @@ def read_npy(path: Path) -> Table:
         raise _unreadable(path, "a NumPy array", error) from error
 
     if not isinstance(array, np.ndarray):
+        array.close()
         raise DataError(f"{path}: an archive of arrays: write one array with numpy.save.")
 
     if array.dtype.kind not in "biuf":
@@ -128,10 +130,11 @@ def read(path: Path) -> Table:
     """
     known = ", ".join(SUFFIXES)
 
-    if path.is_dir():
+    # Unlike those of Path, these answer no for a name that is too long.
+    if os.path.isdir(path):  # noqa: PTH112
         raise DataError(f"{path}: a folder: name one file in it ({known}).")
 
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110
         raise DataError(f"{path}: no such file (seen from {Path.cwd()}): check the path.")
 
     if path.suffix.lower() not in READERS:

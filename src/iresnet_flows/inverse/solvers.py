@@ -28,8 +28,8 @@ class FixedPoint:
 
     .. math:: \| x - x^\star \| \leq \frac{\|r\|}{1 - L} ,
 
-    and each step multiplies :math:`\|r\|` by at most :math:`L`. A sample that has converged
-    moves no more.
+    with the rounding error of the residual added, and each step multiplies :math:`\|r\|` by at
+    most :math:`L`. A sample that has converged moves no more.
 
     A step costs one evaluation of g. Steps are made in float64 whatever the input's dtype, since
     the residual of float32 is too coarse to certify float32; set `precision` to change that.
@@ -104,7 +104,8 @@ class FixedPoint:
 
         while True:
             residual = y - x - g(x)
-            error = norms(residual) / (1 - lipschitz)
+            rounding = torch.finfo(x.dtype).eps * (norms(x) + norms(y))
+            error = (norms(residual) + rounding) / (1 - lipschitz)
             converged = error <= atol + rtol * norms(x)
             steps = steps + 1
 
@@ -114,8 +115,8 @@ class FixedPoint:
             steps = steps - done.long()
             x = torch.where(per_sample(done, x), x, x + residual)
 
-        rounding = torch.finfo(dtype).eps * norms(x) * (dtype != x.dtype)
-        return Solution(x.to(dtype), (error + rounding).to(dtype), converged, steps)
+        cast = torch.finfo(dtype).eps * norms(x) * (dtype != x.dtype)
+        return Solution(x.to(dtype), (error + cast).to(dtype), converged, steps)
 
     def require(self, solution: Solution, lipschitz: Tensor) -> None:
         """Raise or warn, as told, where the solution misses the tolerance."""

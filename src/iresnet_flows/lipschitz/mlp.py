@@ -127,7 +127,7 @@ class LipschitzMLP(Branch):
     def at(self, context: Tensor | None = None) -> LipschitzPerceptron:
         """The branch with its constrained weights and its context in place."""
         activations = self.each_activation()
-        slopes = math.prod(a.slope for a in activations)
+        slopes = math.prod([a.slope for a in activations])
         # A hair below the bound, so that the product of the rounded norms is not above it.
         limit = (1 - 1e-12) * (self.lipschitz / slopes) ** (1 / len(self.weights))
 

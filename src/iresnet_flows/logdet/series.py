@@ -98,8 +98,10 @@ class PowerSeries:
             if self.is_last(k, tail):
                 break
 
-        deviation = total.detach().std(0) if self.probes > 1 else torch.full_like(tail, math.nan)
-        return LogDet(total.mean(0), deviation / math.sqrt(self.probes), tail)
+        mean, freedom = total.mean(0), self.probes * (self.probes - 1)
+        spread = (total - mean).detach().square().sum(0)
+        error = (spread / freedom).sqrt() if freedom else torch.full_like(tail, math.nan)
+        return LogDet(mean, error, tail)
 
     def is_last(self, k: int, tail: Tensor) -> bool:
         """Whether the k-th term ends the series, which leaves at most that tail."""

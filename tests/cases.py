@@ -1,0 +1,185 @@
+"""Named layers with weights as training leaves them, for the tests of the contract.
+
+A case is called for `(layer, x, context)`. To add a layer to all tests of the contract, add it to
+`CASES`; what it cannot do is declared there, in `lacks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from iresnet_flows import Exact, FixedPoint, InvertibleResidualBlock, LipschitzMLP, PowerSeries
+from iresnet_flows.layers import ElementwiseAffine, Layer
+from iresnet_flows.lipschitz import Elementwise
+
+__all__ = ["CASES", "Case", "hostile", "params"]
+
+ACTIVATIONS = ("csin", "sin", "lipswish", "clipswish", "elu", "tanh", "softplus")
+TIGHT = FixedPoint(atol=1e-13, rtol=1e-13)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer and what it is tested on.
+
+    Arguments:
+        make: Builds the layer as its user does.
+        features: The dimension d of x.
+        context_features: That of the context, or None.
+        tolerance: How exact the layer is in float64.
+        step: The size of the random steps that its parameters have made.
+        needs: The package without which it is skipped.
+        lacks: The abilities that it does not have: ``exact`` (its log-det is drawn at random),
+            ``float32``, ``func`` (`torch.func.grad`), ``vmap``.
+        second: Whether its derivatives are compared with finite differences, which takes long.
+    """
+
+    make: Callable[[], Layer]
+    features: int
+    context_features: int | None = None
+    tolerance: float = 1e-9
+    step: float = 0.5
+    needs: str | None = None
+    lacks: frozenset[str] = frozenset()
+    second: bool = False
+
+    def __call__(
+        self, dtype: torch.dtype = torch.float64, batch: int = 5, seed: int = 0
+    ) -> tuple[Layer, Tensor, Tensor | None]:
+        return self.layer(seed).to(dtype), *self.inputs(dtype, batch)
+
+    def layer(self, seed: int = 0) -> Layer:
+        torch.manual_seed(seed)
+        return hostile(self.make().double(), self.step)
+
+    def inputs(
+        self, dtype: torch.dtype = torch.float64, batch: int = 5
+    ) -> tuple[Tensor, Tensor | None]:
+        torch.manual_seed(1)
+        x = torch.randn(batch, self.features, dtype=torch.float64).to(dtype)
+        if self.context_features is None:
+            return x, None
+        return x, torch.randn(batch, self.context_features, dtype=torch.float64).to(dtype)
+
+
+def hostile(module: nn.Module, step: float = 0.5) -> nn.Module:
+    """The module after a random step of every parameter, away from its kind initial values."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(step * torch.randn_like(parameter))
+    return module
+
+
+def block(
+    features: int, *hidden: int, log_det: Any = None, second: bool = False, **kwargs: Any
+) -> Case:
+    kwargs = {"lipschitz": 0.6, **kwargs}
+
+    def make() -> Layer:
+        branch = LipschitzMLP(features, hidden_features=hidden, **kwargs)
+        return InvertibleResidualBlock(branch, log_det or Exact(), TIGHT)
+
+    lacks = frozenset() if log_det is None or features == 1 else frozenset({"exact"})
+    return Case(make, features, kwargs.get("context_features"), lacks=lacks, second=second)
+
+
+def ffjord(
+    features: int,
+    *hidden: int,
+    tolerance: float = 1e-6,
+    lacks: tuple[str, ...] = (),
+    second: bool = False,
+    **kwargs: Any,
+) -> Case:
+    def make() -> Layer:
+        from iresnet_flows.ffjord import FFJORD
+
+        return FFJORD(features, hidden_features=hidden, **kwargs)
+
+    return Case(
+        make,
+        features,
+        kwargs.get("context_features"),
+        tolerance,
+        step=0.3,
+        needs="torchdiffeq",
+        lacks=frozenset(lacks),
+        second=second,
+    )
+
+
+CASES = {
+    "block, d = 1": block(1, 6),
+    "block, d = 2": block(2, 7, 6, lipschitz=0.9),
+    "block, d = 5": block(5, 8, 7),
+    "block, narrowest at its first hidden layer": block(5, 3, 8),
+    "block, narrowest at its last hidden layer": block(5, 8, 2),
+    "block, three hidden layers": block(3, 5, 6, 4, second=True),
+    "block, one hidden layer": block(3, 5),
+    "block, near the bound": block(2, 8, 8, lipschitz=0.99),
+    "block, context": block(2, 6, 5, context_features=3, second=True),
+    "block, context, d = 1": block(1, 6, context_features=2),
+    **{f"block, {name}": block(2, 6, 5, activation=name) for name in ACTIVATIONS},
+    "block, lipswish, d = 1": block(1, 4, activation="lipswish", second=True),
+    "block, clipswish, d = 1": block(1, 4, activation="clipswish", second=True),
+    "block, a module of the user's": block(2, 5, activation=Elementwise(nn.Softsign(), slope=1.0)),
+    "series, d = 1": block(1, 6, log_det=PowerSeries(terms=90), lipschitz=0.7),
+    "series, d = 2": block(
+        2, 6, log_det=PowerSeries(terms=50, probes=20), lipschitz=0.7, second=True
+    ),
+    "series, three hidden layers, context": block(
+        3,
+        5,
+        6,
+        4,
+        log_det=PowerSeries(terms=50, probes=20),
+        lipschitz=0.7,
+        context_features=2,
+    ),
+    "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
+    # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
+    # functions of torch.func; float32 cannot keep tolerances like these.
+    "ffjord, dopri5": ffjord(
+        2, 5, 5, method="dopri5", rtol=1e-9, atol=1e-9, lacks=("vmap", "func", "float32")
+    ),
+    "ffjord, dopri5, context": ffjord(
+        2,
+        5,
+        method="dopri5",
+        rtol=1e-9,
+        atol=1e-9,
+        context_features=3,
+        lacks=("vmap", "func", "float32"),
+    ),
+    "ffjord, default tolerances": ffjord(2, 5, tolerance=1e-4, lacks=("vmap", "func")),
+    "ffjord, rk4": ffjord(2, 5, method="rk4", steps=10, tolerance=1e-5, lacks=("vmap",)),
+    "ffjord, rk4, three hidden layers, context": ffjord(
+        3, 5, 4, 5, method="rk4", steps=10, tolerance=1e-5, context_features=2, lacks=("vmap",)
+    ),
+    "ffjord, two steps": ffjord(
+        1, 4, method="rk4", steps=2, tolerance=1e-2, lacks=("vmap",), second=True
+    ),
+}
+
+
+def params(*abilities: str, second: bool = False) -> list[Any]:
+    """The cases that have these abilities, for `pytest.mark.parametrize`."""
+    return [
+        pytest.param(
+            case,
+            id=name,
+            marks=pytest.mark.skipif(
+                case.needs is not None and find_spec(case.needs) is None,
+                reason=f"{case.needs} is not installed",
+            ),
+        )
+        for name, case in CASES.items()
+        if case.lacks.isdisjoint(abilities) and (case.second or not second)
+    ]

@@ -1,0 +1,88 @@
+"""Activations: derivatives, and the stated slope from both sides."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from cases import ACTIVATIONS
+from torch import nn
+
+from iresnet_flows.lipschitz import Elementwise, make_activation
+
+GRID = torch.linspace(-50, 50, 400_001, dtype=torch.float64)
+
+ALL = {
+    **{name: lambda name=name: make_activation(name) for name in ACTIVATIONS},
+    "softsign": lambda: Elementwise(nn.Softsign(), slope=1.0),
+    "prelu": lambda: Elementwise(nn.PReLU(init=0.3), slope=1.0),
+}
+
+each_activation = pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+
+
+@each_activation
+def test_linearize_gives_values_and_their_derivatives(make):
+    activation = make().double()
+    z = torch.randn(7, 3, dtype=torch.float64) * 3
+    value, slopes = activation.linearize(z)
+    assert value.shape == (7, activation.copies * 3)
+    assert slopes.shape == (7, activation.copies, 3)
+    torch.testing.assert_close(activation(z), value)
+    torch.testing.assert_close(activation.at()(z), (value, slopes))
+
+    z.requires_grad_()
+    copies = activation(z).unflatten(-1, (activation.copies, 3)).unbind(-2)
+    truth = [torch.autograd.grad(c.sum(), z, retain_graph=True)[0] for c in copies]
+    torch.testing.assert_close(slopes, torch.stack(truth, dim=-2))
+
+
+@each_activation
+@pytest.mark.parametrize("step", [0.0, -3.0, 4.0])
+def test_the_slope_bounds_the_derivative_and_is_nearly_reached(make, step):
+    activation = make().double()
+    with torch.no_grad():
+        for parameter in activation.parameters():
+            if not isinstance(activation, Elementwise):
+                parameter.add_(step)
+        norms = activation.linearize(GRID.unsqueeze(-1))[1].norm(dim=-2)
+    assert norms.max() <= activation.slope * (1 + 1e-12)
+    assert norms.max() >= 0.99 * activation.slope
+
+
+def test_the_concatenated_sine_loses_nothing_at_any_input():
+    slopes = make_activation("csin").linearize(GRID.unsqueeze(-1))[1]
+    torch.testing.assert_close(slopes.norm(dim=-2), torch.ones(len(GRID), 1).double())
+
+
+@each_activation
+def test_derivatives_are_finite_far_away(make):
+    z = torch.tensor([[-1e4, -100.0, 0.0, 100.0, 1e4]], requires_grad=True)
+    value, slopes = make().linearize(z)
+    assert value.isfinite().all()
+    assert slopes.isfinite().all()
+    (gradient,) = torch.autograd.grad(slopes.sum(), z)
+    assert gradient.isfinite().all()
+
+
+def test_the_parameters_of_a_wrapped_module_are_trained():
+    activation = Elementwise(nn.PReLU(init=0.3), slope=1.0)
+    activation.linearize(torch.randn(5, 3))[1].sum().backward()
+    assert activation.module.weight.grad.abs() > 0
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one():
+    with pytest.raises(ValueError, match=r"csin, sin, lipswish.*Did you mean 'lipswish'"):
+        make_activation("lipswsh")
+
+
+def test_a_bare_module_is_answered_with_how_to_wrap_it():
+    with pytest.raises(TypeError, match=re.escape("Elementwise(module, slope=...)")):
+        make_activation(nn.Tanh())
+
+
+@pytest.mark.parametrize("slope", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_slope_that_is_not_positive_and_finite_is_refused(slope):
+    with pytest.raises(ValueError, match="slope must be a positive finite number"):
+        Elementwise(nn.Tanh(), slope=slope)

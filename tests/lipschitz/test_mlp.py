@@ -1,0 +1,200 @@
+"""The bounded branch: its bound from both sides, at every moment."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from cases import ACTIVATIONS, hostile
+
+from iresnet_flows import LipschitzMLP
+
+BRANCHES = {
+    **{name: lambda name=name: LipschitzMLP(3, (8, 8), activation=name) for name in ACTIVATIONS},
+    "d = 1": lambda: LipschitzMLP(1, (16,), lipschitz=0.5),
+    "three hidden layers": lambda: LipschitzMLP(4, (16, 5, 16), lipschitz=0.99),
+    "context": lambda: LipschitzMLP(2, (8, 8), context_features=3),
+}
+
+each_branch = pytest.mark.parametrize("make", BRANCHES.values(), ids=BRANCHES)
+
+
+def sampled_norm(g: LipschitzMLP) -> float:
+    """The largest norm of the Jacobian at random points near and far."""
+    dtype = g.weights[0].dtype
+    x = torch.cat([s * torch.randn(100, g.features, dtype=dtype) for s in (0.01, 1.0, 10.0)])
+    context = None
+    if g.context_features is not None:
+        context = torch.randn(len(x), g.context_features, dtype=dtype)
+    jacobian = torch.autograd.functional.jacobian(lambda t: g(t, context).sum(0), x)
+    return float(torch.linalg.matrix_norm(jacobian.transpose(0, 1).double(), 2).max())
+
+
+def train_hostilely(g: LipschitzMLP) -> None:
+    optimizer = torch.optim.Adam(g.parameters(), lr=0.1)
+    x = torch.randn(32, g.features, dtype=g.weights[0].dtype)
+    context = None
+    if g.context_features is not None:
+        context = torch.randn(32, g.context_features, dtype=x.dtype)
+    for _ in range(50):
+        optimizer.zero_grad()
+        (g(x, context) - 100 * x).square().mean().backward()
+        optimizer.step()
+
+
+def check_bound(g: LipschitzMLP, rounding: float = 1e-12) -> None:
+    bound = g.lipschitz_bound()
+    assert bound.dtype == torch.float64
+    assert bound <= g.lipschitz
+    assert sampled_norm(g) <= float(bound) * (1 + rounding)
+
+
+@each_branch
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_bound_holds_at_first_and_after_hostile_steps_in_either_dtype(make, dtype):
+    g = make().to(dtype)
+    rounding = 10 * torch.finfo(dtype).eps
+    check_bound(g, rounding)
+    train_hostilely(g)
+    check_bound(g, rounding)
+    assert g.lipschitz_bound() > 0.9 * g.lipschitz
+
+
+@each_branch
+def test_the_bound_holds_after_loading_copying_pickling_and_casting(make):
+    g = hostile(make(), step=3.0)
+    fresh = make()
+    fresh.load_state_dict(dict(g.named_parameters()))
+    for other in (fresh, copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
+        check_bound(other, 1e-6)
+        assert other.lipschitz_bound() == g.lipschitz_bound()
+    check_bound(g.double())
+
+
+def test_the_bound_is_nearly_reached_where_it_can_be():
+    g = LipschitzMLP(1, (1,), lipschitz=0.9, activation="tanh").double()
+    with torch.no_grad():
+        for weight in g.weights:
+            weight.fill_(5.0)
+        g.biases[0].zero_()
+    x = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(g(x).sum(), x)
+    assert 0.9 * (1 - 1e-6) <= slope <= 0.9
+
+
+def test_the_constraint_only_shrinks():
+    g = LipschitzMLP(3, (8, 8))
+    with torch.no_grad():
+        for weight in g.weights:
+            weight.mul_(1e-3)
+    for constrained, weight in zip(g.at().weights, g.weights, strict=True):
+        assert torch.equal(constrained, weight)
+    assert g.lipschitz_bound() < 1e-8
+
+
+def test_huge_weights_are_shrunk_to_the_bound():
+    g = LipschitzMLP(3, (8, 8), activation="tanh")
+    with torch.no_grad():
+        for weight in g.weights:
+            weight.mul_(1e15)
+    check_bound(g, 1e-6)
+    assert g.lipschitz_bound() == pytest.approx(0.9, rel=1e-9)
+
+
+@each_branch
+def test_the_bound_and_the_map_are_the_same_in_train_and_eval(make):
+    g = hostile(make())
+    train = g.train().lipschitz_bound(), g.at().weights
+    evaluation = g.eval().lipschitz_bound(), g.at().weights
+    assert train[0] == evaluation[0]
+    assert all(map(torch.equal, train[1], evaluation[1]))
+
+
+@each_branch
+def test_there_is_no_state_but_the_parameters(make):
+    g = make()
+    g.lipschitz_bound()
+    assert not list(g.buffers())
+    assert g.state_dict().keys() == dict(g.named_parameters()).keys()
+
+
+@each_branch
+def test_the_bound_has_no_gradient_and_the_map_has_those_of_the_constraint(make):
+    g = hostile(make())
+    assert not g.lipschitz_bound().requires_grad
+    context = None if g.context_features is None else torch.randn(g.context_features)
+    g(torch.randn(4, g.features), context).square().sum().backward()
+    for name, parameter in g.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_context_for_all_samples_equals_one_for_each():
+    g = hostile(LipschitzMLP(2, (8,), context_features=3))
+    x, context = torch.randn(5, 2), torch.randn(3)
+    torch.testing.assert_close(g(x, context), g(x, context.expand(5, 3)))
+
+
+def test_the_bound_scales_as_a_coefficient_of_each_layer():
+    g = LipschitzMLP(2, (8, 8), lipschitz=0.9**3, activation="tanh")
+    hostile(g, step=5.0)
+    norms = [float(torch.linalg.matrix_norm(w.detach(), 2)) for w in g.at().weights]
+    for norm in norms:
+        assert norm == pytest.approx(0.9, rel=3e-3)
+    assert math.prod(norms) <= 0.9**3 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"features": 0}, ValueError, "features must be at least 1, got 0"),
+        ({"features": 2.0}, TypeError, "features must be a whole number, got 2.0"),
+        ({"features": True}, TypeError, "features must be a whole number, got True"),
+        ({"hidden_features": ()}, ValueError, "hidden_features must name the width of each"),
+        ({"hidden_features": 64}, ValueError, "hidden_features must name the width of each"),
+        ({"hidden_features": (8, 0)}, ValueError, "each of hidden_features must be at least 1"),
+        ({"hidden_features": (8, 1.5)}, TypeError, "each of hidden_features must be a whole"),
+        ({"lipschitz": 1.0}, ValueError, r"lipschitz must lie in \(0, 1\), got 1.0.*only below 1"),
+        ({"lipschitz": 0.0}, ValueError, r"lipschitz must lie in \(0, 1\)"),
+        ({"lipschitz": float("nan")}, ValueError, r"lipschitz must lie in \(0, 1\)"),
+        ({"context_features": 0}, ValueError, "context_features must be at least 1, got 0"),
+        ({"activation": "relu"}, ValueError, "activation must be one of csin, sin"),
+        ({"activation": torch.nn.ReLU()}, TypeError, "Elementwise"),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_to_pass(arguments, error, message):
+    with pytest.raises(error, match=message):
+        LipschitzMLP(**{"features": 2, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("x", "context", "error", "message"),
+    [
+        ([[1.0, 2.0]], None, TypeError, "x must be a tensor, got list"),
+        (torch.ones(2), None, ValueError, r"x must have the shape \(B, 2\), got \(2,\)"),
+        (torch.ones(5, 3), None, ValueError, r"x must have the shape \(B, 2\), got \(5, 3\)"),
+        (torch.ones(5, 2).long(), None, TypeError, r"floating point.*x.to\(torch.float32\)"),
+        (torch.ones(5, 2).double(), None, TypeError, r"x.to\(torch.float32\) or layer.to"),
+        (torch.ones(5, 2), torch.ones(5, 1), ValueError, "build it with context_features"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_with_what_to_change(x, context, error, message):
+    with pytest.raises(error, match=message):
+        LipschitzMLP(2, (8,))(x, context)
+
+
+@pytest.mark.parametrize(
+    ("context", "error", "message"),
+    [
+        (None, ValueError, "built for a context of 3 features: pass it"),
+        ([1.0, 2.0, 3.0], TypeError, "context must be a tensor, got list"),
+        (torch.ones(5, 2), ValueError, r"\(B, 3\) or \(3,\), got \(5, 2\)"),
+        (torch.ones(5, 3).double(), TypeError, "convert one of them"),
+    ],
+)
+def test_contexts_that_do_not_fit_are_refused_with_what_to_change(context, error, message):
+    with pytest.raises(error, match=message):
+        LipschitzMLP(2, (8,), context_features=3)(torch.ones(5, 2), context)

@@ -1,0 +1,88 @@
+"""The certified norm: a bound from both sides, and its derivatives."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from iresnet_flows.lipschitz import spectral_norm_bound
+
+SHAPES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (16, 16), (64, 64), (64, 2), (2, 64), (130, 64)]
+
+
+def orthogonal(m: int, n: int) -> torch.Tensor:
+    return torch.nn.init.orthogonal_(torch.empty(m, n, dtype=torch.float64))
+
+
+MATRICES = {
+    **{f"normal {m} x {n}": lambda m=m, n=n: torch.randn(m, n).double() for m, n in SHAPES},
+    **{f"orthogonal {m} x {n}": lambda m=m, n=n: orthogonal(m, n) for m, n in SHAPES},
+    "rank one": lambda: torch.outer(torch.randn(9), torch.randn(6)).double(),
+    "two that nearly coincide": lambda: torch.diag(torch.tensor([1.0, 1.0 - 1e-9, 0.1]).double()),
+    "ill conditioned": lambda: torch.diag(torch.logspace(0, -30, 20, dtype=torch.float64)),
+    "huge": lambda: 1e120 * torch.randn(8, 5, dtype=torch.float64),
+    "tiny": lambda: 1e-120 * torch.randn(8, 5, dtype=torch.float64),
+    "huge in float32": lambda: 1e37 * torch.randn(8, 5),
+    "tiny in float32": lambda: 1e-37 * torch.randn(8, 5),
+    "one entry": lambda: torch.eye(6, dtype=torch.float64)[:1] * torch.eye(6)[:, :1].double(),
+}
+
+
+@pytest.mark.parametrize("make", MATRICES.values(), ids=MATRICES)
+def test_the_bound_is_never_below_the_norm_and_at_most_a_quarter_percent_above(make):
+    weight = make()
+    truth = torch.linalg.matrix_norm(weight.double(), 2)
+    bound = spectral_norm_bound(weight)
+    assert bound.dtype == torch.float64
+    assert bound >= truth * (1 - 1e-15)
+    assert bound <= 1.0025 * truth
+
+
+def test_the_bound_is_never_below_the_norm_over_many_draws():
+    for _ in range(200):
+        m, n = torch.randint(1, 12, (2,)).tolist()
+        weight = torch.randn(m, n, dtype=torch.float64)
+        truth = torch.linalg.matrix_norm(weight, 2)
+        assert truth * (1 - 1e-15) <= spectral_norm_bound(weight) <= 1.0025 * truth
+
+
+def test_the_bound_of_zero_is_zero_and_has_a_gradient():
+    weight = torch.zeros(4, 3, requires_grad=True)
+    bound = spectral_norm_bound(weight)
+    assert 0 <= bound <= 1e-300
+    bound.backward()
+    assert weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_weight_that_is_not_finite_has_the_bound_nan(value):
+    weight = torch.randn(4, 3)
+    weight[1, 2] = value
+    assert spectral_norm_bound(weight).isnan()
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
+def test_the_gradient_is_that_of_the_largest_singular_value(shape):
+    weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(spectral_norm_bound(weight), weight)
+    (truth,) = torch.autograd.grad(torch.linalg.matrix_norm(weight, 2), weight)
+    torch.testing.assert_close(gradient, truth, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [torch.eye(3), torch.ones(2, 3), torch.diag(torch.tensor([1.0, 1.0, 0.999]))],
+    ids=["identity", "ones", "nearly coinciding"],
+)
+def test_both_derivatives_exist_where_singular_values_coincide(weight):
+    weight = weight.double().requires_grad_()
+    assert torch.autograd.gradcheck(spectral_norm_bound, weight, eps=1e-8, atol=1e-5)
+    assert torch.autograd.gradgradcheck(spectral_norm_bound, weight, eps=1e-8, atol=1e-3)
+
+
+def test_the_bound_maps_over_a_leading_dimension():
+    weights = torch.randn(4, 3, 5)
+    mapped = torch.func.vmap(spectral_norm_bound)(weights)
+    torch.testing.assert_close(mapped, torch.stack([spectral_norm_bound(w) for w in weights]))

@@ -1,0 +1,155 @@
+"""The block beyond the contract: what it chooses, reports and refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import hostile
+
+from iresnet_flows import Exact, FixedPoint, InvertibleResidualBlock, LipschitzMLP, PowerSeries
+
+
+def build(features: int = 3, hidden=(8, 8), log_det=None, **kwargs) -> InvertibleResidualBlock:
+    g = LipschitzMLP(features, hidden, **kwargs)
+    return InvertibleResidualBlock(hostile(g), log_det)
+
+
+@pytest.mark.parametrize(
+    ("features", "hidden", "training", "exact"),
+    [
+        (16, (20,), True, True),
+        (17, (20,), True, False),
+        (17, (20,), False, True),
+        (40, (16, 40), True, True),
+        (40, (17, 40), True, False),
+        (64, (70,), False, True),
+        (65, (70,), False, False),
+        (65, (70, 64), False, True),
+    ],
+)
+def test_the_log_det_is_exact_where_that_is_affordable(features, hidden, training, exact):
+    block = build(features, hidden, lipschitz=0.5).train(training)
+    estimate = block.log_abs_det(torch.randn(2, features))
+    expected = torch.zeros(2)
+    assert torch.equal(estimate.bias_bound, expected) == exact
+    assert torch.equal(estimate.standard_error, expected) == exact
+    if not exact:
+        assert (estimate.bias_bound <= 0.01).all()
+
+
+def test_the_estimator_that_was_given_is_used_in_both_modes():
+    for training in (True, False):
+        block = build(log_det=PowerSeries(terms=3, probes=2)).train(training)
+        assert (block.log_abs_det(torch.randn(2, 3)).bias_bound > 0).all()
+        block.log_det = Exact()
+        assert (block.log_abs_det(torch.randn(2, 3)).bias_bound == 0).all()
+
+
+def test_log_abs_det_is_what_forward_returns():
+    block, x = build(), torch.randn(4, 3)
+    assert torch.equal(block.log_abs_det(x).value, block(x)[1])
+
+
+def test_solve_reports_the_error_the_verdict_and_the_steps_of_each_sample():
+    block = build().double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    y = block.transform(x).detach().requires_grad_()
+    value, error_bound, converged, steps = vars(block.solve(y)).values()
+    assert value.shape == (5, 3)
+    assert error_bound.shape == converged.shape == steps.shape == (5,)
+    assert converged.dtype == torch.bool
+    assert steps.dtype == torch.long
+    assert ((value - x).norm(dim=-1) <= error_bound + 1e-14).all()
+    assert converged.all()
+    assert (steps > 1).all()
+    (gradient,) = torch.autograd.grad(value.sum(), y)
+    (expected,) = torch.autograd.grad(block.invert(y).sum(), y)
+    assert torch.equal(gradient, expected)
+    assert not error_bound.requires_grad
+
+
+def test_the_solver_can_be_replaced():
+    block, y = build(), torch.randn(4, 3)
+    block.solver = FixedPoint(atol=1e-1, rtol=0.0)
+    few = block.solve(y).steps
+    block.solver = FixedPoint()
+    assert (block.solve(y).steps > few).all()
+
+
+FUNCTIONS = ("forward", "inverse", "transform", "invert", "solve", "log_abs_det")
+
+each_function = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+@each_function
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.ones(5, 2), ValueError, r"must have the shape \(B, 3\), got \(5, 2\)"),
+        (torch.ones(3), ValueError, r"must have the shape \(B, 3\), got \(3,\)"),
+        (torch.ones(2, 5, 3), ValueError, r"must have the shape \(B, 3\), got \(2, 5, 3\)"),
+        (torch.ones(5, 3).double(), TypeError, "convert one of them"),
+        (torch.ones(5, 3).int(), TypeError, "must be floating point, got torch.int32"),
+        ([[1.0, 2.0, 3.0]], TypeError, "must be a tensor, got list"),
+    ],
+)
+def test_every_door_refuses_what_does_not_fit(name, x, error, message):
+    with pytest.raises(error, match=message):
+        getattr(build(), name)(x)
+
+
+@each_function
+def test_every_door_refuses_contexts_that_do_not_fit(name):
+    x = torch.ones(5, 3)
+    with pytest.raises(ValueError, match="build it with context_features"):
+        getattr(build(), name)(x, torch.ones(5, 2))
+    conditional = getattr(build(context_features=2), name)
+    with pytest.raises(ValueError, match="built for a context of 2 features: pass it"):
+        conditional(x)
+    with pytest.raises(ValueError, match=r"\(B, 2\) or \(2,\), got \(5, 4\)"):
+        conditional(x, torch.ones(5, 4))
+    with pytest.raises(TypeError, match="convert one of them"):
+        conditional(x, torch.ones(5, 2).double())
+
+
+@each_function
+def test_one_context_for_all_samples_equals_one_for_each(name):
+    function = getattr(build(context_features=2).double(), name)
+    x, context = torch.randn(5, 3).double(), torch.randn(2).double()
+    one, each = function(x, context), function(x, context.expand(5, 2))
+    for a, b in zip(as_tuple(one), as_tuple(each), strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+def as_tuple(result):
+    if isinstance(result, torch.Tensor):
+        return (result,)
+    return tuple(vars(result).values()) if hasattr(result, "__dict__") else tuple(result)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of dynamo about itself
+@pytest.mark.parametrize("context_features", [None, 2])
+def test_transform_and_the_exact_forward_compile_without_a_graph_break(context_features):
+    block = build(log_det=Exact(), context_features=context_features)
+    x = torch.randn(4, 3)
+    context = None if context_features is None else torch.randn(4, context_features)
+    for function in (block.transform, block.forward):
+        torch._dynamo.reset()
+        compiled = torch.compile(function, fullgraph=True, backend="eager")
+        results, expected = compiled(x, context), function(x, context)
+        for result, value in zip(as_tuple(results), as_tuple(expected), strict=True):
+            torch.testing.assert_close(result, value)
+
+
+@pytest.mark.parametrize("log_det", [Exact(), PowerSeries()])
+def test_autocast_gives_finite_log_dets_in_float32(log_det):
+    block, x = build(log_det=log_det, lipschitz=0.7), torch.randn(4, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16), block.frozen():
+        y, logabsdet = block(x)
+    with block.frozen():
+        expected, truth = block(x)
+    assert logabsdet.dtype == torch.float32
+    torch.testing.assert_close(logabsdet, truth, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
+    (y.float().sum() + logabsdet.sum()).backward()
+    assert all(p.grad.isfinite().all() for p in block.parameters())
