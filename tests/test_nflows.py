@@ -302,3 +302,10 @@ def test_sizes_below_one_are_refused(name):
 def test_a_missing_context_is_refused():
     with pytest.raises(ValueError, match="context"):
         make_flow(context_features=3).log_prob(points())
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 5, 2), (2,)])
+def test_data_of_the_wrong_shape_is_refused(shape):
+    part = InvertibleResidualTransform(make_block())
+    with pytest.raises(ValueError, match="shape"):
+        part(torch.zeros(shape, dtype=torch.float64))

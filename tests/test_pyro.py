@@ -15,8 +15,9 @@ import pyro
 import pyro.distributions as dist
 from cases import hostile
 from pyro.distributions.transforms import ComposeTransformModule, iterated
-from pyro.infer import SVI, RenyiELBO, Trace_ELBO
+from pyro.infer import MCMC, NUTS, SVI, RenyiELBO, Trace_ELBO
 from pyro.infer.autoguide import AutoNormalizingFlow
+from pyro.infer.reparam import NeuTraReparam
 
 from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
 from iresnet_flows.errors import InverseNotConverged
@@ -294,6 +295,19 @@ def test_a_guide_of_one_latent_variable_runs():
     assert all(math.isfinite(svi.step()) for _ in range(3))
 
 
+def test_a_guide_straightens_a_posterior_for_hmc():
+    guide = make_guide()
+    fit(guide, Trace_ELBO(), 3)
+    guide.requires_grad_(requires_grad=False)
+    neutra = NeuTraReparam(guide)
+    kernel = NUTS(neutra.reparam(banana), max_tree_depth=2)
+    mcmc = MCMC(kernel, num_samples=3, warmup_steps=2, disable_progbar=True)
+    mcmc.run()
+    ((_, shared),) = mcmc.get_samples().items()
+    latents = neutra.transform_sample(shared)
+    assert latents["x"].shape == latents["y"].shape == (3,)
+
+
 def test_a_guide_samples_without_solving():
     guide = make_guide()
     guide()
@@ -512,3 +526,8 @@ def test_a_block_with_a_context_asks_for_it():
     block = make_conditional().block
     with pytest.raises(ValueError, match="context"):
         InvertibleResidual(block)(points())
+
+
+def test_rows_of_the_wrong_width_are_refused():
+    with pytest.raises(ValueError, match="3"):
+        make_transform()(points(5, 3))

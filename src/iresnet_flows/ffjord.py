@@ -15,7 +15,7 @@ from iresnet_flows.errors import IntegrationFailed, MissingExtra
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz import Activation, make_activation
-from iresnet_flows.perceptrons import Perceptron
+from iresnet_flows.perceptrons import Perceptron, weight_shapes
 from iresnet_flows.probes import rademacher
 
 try:
@@ -120,13 +120,9 @@ class FFJORD(Layer):
 
         activations = [make_activation(activation) for _ in hidden_features]
         self.activations = nn.ModuleList(activations)
-        fan_in = [
-            features,
-            *(h * a.copies for h, a in zip(hidden_features, activations, strict=True)),
-        ]
-        fan_out = [*hidden_features, features]
-        self.weights = nn.ParameterList(torch.empty(m, n) for m, n in zip(fan_out, fan_in))
-        self.biases = nn.ParameterList(torch.empty(m) for m in fan_out)
+        shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
+        self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
+        self.biases = nn.ParameterList(torch.empty(m) for m, _ in shapes)
         self.rates = nn.ParameterList(torch.empty(m) for m in hidden_features)
         self.context_weights = nn.ParameterList(
             torch.empty(m, context_features) for m in hidden_features if context_features

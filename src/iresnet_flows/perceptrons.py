@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from iresnet_flows.jacobians import ChainJacobian
 
-__all__ = ["Perceptron"]
+__all__ = ["Perceptron", "weight_shapes"]
+
+
+def weight_shapes(
+    features: int, hidden_features: Sequence[int], copies: Sequence[int]
+) -> list[tuple[int, int]]:
+    """The shapes of the matrices of a perceptron from d features to d.
+
+    Arguments:
+        features: The dimension d.
+        hidden_features: The widths of the hidden layers.
+        copies: For each of them, the features that its activation gives an entry.
+    """
+    fan_in = [features, *(h * k for h, k in zip(hidden_features, copies, strict=True))]
+    return list(zip([*hidden_features, features], fan_in, strict=True))
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def concatenated_lipswish(z: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def elementwise(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    value, pull = torch.func.vjp(function, z)
+    value, pull = torch.func.vjp(function, z)[:2]
     (slopes,) = pull(torch.ones_like(value))
     return value, slopes.unsqueeze(-2)
 

@@ -20,7 +20,7 @@ from iresnet_flows.checks import (
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch
 from iresnet_flows.lipschitz.norms import spectral_norm_bound
-from iresnet_flows.perceptrons import Perceptron
+from iresnet_flows.perceptrons import Perceptron, weight_shapes
 
 __all__ = ["LipschitzMLP"]
 
@@ -97,15 +97,11 @@ class LipschitzMLP(Branch):
 
         activations = [make_activation(activation) for _ in hidden_features]
         self.activations = nn.ModuleList(activations)
-        fan_in = [
-            features,
-            *(h * a.copies for h, a in zip(hidden_features, activations, strict=True)),
-        ]
-        fan_out = [*hidden_features, features]
-        self.weights = nn.ParameterList(torch.empty(m, n) for m, n in zip(fan_out, fan_in))
-        self.biases = nn.ParameterList(torch.zeros(m) for m in fan_out)
+        shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
+        self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
+        self.biases = nn.ParameterList(torch.zeros(m) for m, _ in shapes)
         self.context_weights = nn.ParameterList(
-            torch.empty(m, context_features) for m in fan_out if context_features is not None
+            torch.empty(m, context_features) for m, _ in shapes if context_features is not None
         )
         self.reset_parameters()
 
