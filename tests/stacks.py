@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from functools import partial
 
+import pytest
+
+for package in ("nflows", "normflows", "pyro", "torchdiffeq"):
+    pytest.importorskip(package)
+
 import normflows as nf
 import pyro.distributions as dist
 import pyro.distributions.transforms as pt

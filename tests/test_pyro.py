@@ -450,6 +450,17 @@ def test_a_context_broadcasts_over_samples(explicit):
 
 
 @both_sides
+def test_the_explicit_side_of_a_conditioned_transform_is_the_block(explicit):
+    transform, x, context = make_conditional(explicit), points(7, 2), points(7, 3)
+    conditioned = transform.condition(context)
+    explicit_side, solved_side = conditioned, conditioned.inv
+    if explicit == "inverse":
+        explicit_side, solved_side = solved_side, explicit_side
+    assert torch.equal(explicit_side(x), transform.block.transform(x, context))
+    assert torch.equal(solved_side(x), transform.block.invert(x, context))
+
+
+@both_sides
 def test_the_conditional_density_is_that_of_the_dense_jacobian(explicit):
     transform, y = make_conditional(explicit), points(7, 2)
     context = points(7, 3).requires_grad_()
