@@ -23,7 +23,7 @@ from iresnet_flows.experiments.contenders import Contender, build
 from iresnet_flows.experiments.datasets import Dataset
 from iresnet_flows.experiments.properties import Properties, measure
 from iresnet_flows.experiments.report import write_page, write_table
-from iresnet_flows.experiments.runs import Run, train
+from iresnet_flows.experiments.runs import Run, standard_error, train
 from iresnet_flows.experiments.storage import read_json, write_json
 from iresnet_flows.experiments.training import Budget, prepared, quiet
 
@@ -123,6 +123,7 @@ def compare(
         "settings": asdict(settings),
         "versions": versions(),
         "rows": rows,
+        "lead": lead(runs),
     }
     write_json(folder / "table1.json", record)
     write_table(folder / "table1.md", record)
@@ -170,7 +171,7 @@ def row(contender: Contender, runs: list[Run], dataset: Dataset) -> dict[str, An
     nats = statistics.fmean(run.nats for run in good) if good else math.nan
     error = statistics.fmean(run.row_standard_error for run in good) if good else math.nan
     if len(good) > 1:
-        error = statistics.stdev(run.nats for run in good) / math.sqrt(len(good))
+        error = standard_error([run.nats for run in good])
     inverse_errors = [run.inverse_error for run in good if run.inverse_error is not None]
 
     return {
@@ -188,6 +189,28 @@ def row(contender: Contender, runs: list[Run], dataset: Dataset) -> dict[str, An
         **cost,
         "nats_by_seed": {str(run.seed): run.nats for run in good},
         "failed": failed,
+    }
+
+
+def lead(runs: dict[str, list[Run]]) -> dict[str, Any] | None:
+    """How far the best model is ahead of the next, in nats, paired by test row.
+
+    The rows are the same for all models, so that what makes a row hard for everyone cancels.
+    """
+    by_row = {
+        name: [statistics.fmean(row) for row in zip(*rows, strict=True)]
+        for name, group in runs.items()
+        if (rows := [run.row_nats for run in group if run.error is None])
+    }
+    if len(by_row) < 2:
+        return None
+    best, second = sorted(by_row, key=lambda name: statistics.fmean(by_row[name]))[:2]
+    gaps = [b - a for a, b in zip(by_row[best], by_row[second], strict=True)]
+    return {
+        "model": best,
+        "over": second,
+        "nats": statistics.fmean(gaps),
+        "standard_error": standard_error(gaps),
     }
 
 

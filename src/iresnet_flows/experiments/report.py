@@ -76,7 +76,7 @@ def write_table(path: Path, record: dict[str, Any]) -> None:
         marks = [mark(row, name) for name in PROPERTIES]
         lines.append([CONTENDERS[row["model"]].title, *marks, *(cell(row, m) for m in MEASURES)])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = [f"`{record['command']}`", *footnotes(record)]
+    notes = [f"`{record['command']}`", summary(record["lead"]), *footnotes(record)]
     write_text(path, f"{text}\n\n" + "\n\n".join(notes) + "\n")
 
 
@@ -128,28 +128,23 @@ def write_page(
         measures=MEASURES,
         mark=mark,
         cell=cell,
-        summary=summary(record["rows"]),
+        summary=summary(record["lead"]),
         notes=footnotes(record),
         pictures=pictures,
     )
     write_text(path, page)
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> str:
+def summary(lead: dict[str, Any] | None) -> str:
     """Who leads, by how much, in words."""
-    ranked = sorted((r for r in rows if not math.isnan(r["nats"])), key=lambda r: r["nats"])
-    if not ranked:
-        return "No model came to a result."
-    best = ranked[0]
-    title = CONTENDERS[best["model"]].title
-    lead = f"{title} reaches the lowest test loss, {cell(best, 'nats')} nats"
-    if len(ranked) == 1:
-        return f"{lead}."
-    second = ranked[1]
-    gap = second["nats"] - best["nats"]
-    error = (best["nats_standard_error"] ** 2 + second["nats_standard_error"] ** 2) ** 0.5
-    ratio = f", {gap / error:.1f} standard errors of the difference" if error > 0 else ""
-    return f"{lead}, {gap:.3f} below {CONTENDERS[second['model']].title}{ratio}."
+    if lead is None:
+        return "There are no two results to compare."
+    best, second = (CONTENDERS[lead[key]].title for key in ("model", "over"))
+    ratio = lead["nats"] / lead["standard_error"]
+    return (
+        f"{best} reaches the lowest test loss, {lead['nats']:.3f} ± {lead['standard_error']:.3f} "
+        f"nats below {second} row by row ({ratio:.1f} standard errors)."
+    )
 
 
 def footnotes(record: dict[str, Any]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from iresnet_flows.experiments.datasets import Dataset
 from iresnet_flows.experiments.storage import read_json, write, write_json
 from iresnet_flows.experiments.training import Budget, Diverged, Training, fit, prepared, quiet
 
-__all__ = ["Run", "train"]
+__all__ = ["Run", "standard_error", "train"]
 
 
 @dataclass
@@ -27,8 +29,7 @@ class Run:
         model: The contender's name.
         seed: That of the weights, the order and the noise.
         error: Why there is no result, or None.
-        nats: The mean of -log p over the test rows.
-        row_standard_error: Its standard error over the test rows.
+        row_nats: -log p of each test row.
         inverse_error: The largest error of inverse(forward(z)) over the test rows, in model
             space, float32; None where the inverse failed.
         parameters: The trainable parameters.
@@ -41,14 +42,28 @@ class Run:
     model: str
     seed: int
     error: str | None = None
-    nats: float = math.nan
-    row_standard_error: float = math.nan
+    row_nats: list[float] = field(default_factory=list)
     inverse_error: float | None = None
     parameters: int = 0
     steps: int = 0
     train_seconds: float = 0.0
     curve: list[tuple[int, float, float]] = field(default_factory=list)
     flow: Flow | None = None
+
+    @property
+    def nats(self) -> float:
+        """The mean of -log p over the test rows."""
+        return statistics.fmean(self.row_nats) if self.row_nats else math.nan
+
+    @property
+    def row_standard_error(self) -> float:
+        """Its standard error over the test rows."""
+        return standard_error(self.row_nats)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """The standard error of the mean of independent values."""
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def train(
@@ -101,8 +116,7 @@ def test(run: Run, flow: Flow, dataset: Dataset) -> None:
             run.inverse_error = float((restored - z).abs().max())
         except InverseNotConverged:
             run.inverse_error = None
-    run.nats = float(nats.mean())
-    run.row_standard_error = float(nats.std()) / math.sqrt(len(nats))
+    run.row_nats = nats.tolist()
     if not math.isfinite(run.nats):
         run.error = f"the test loss is {run.nats}"
 
