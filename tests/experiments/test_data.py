@@ -7,16 +7,16 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("sklearn")
 
 from iresnet_flows.errors import DataError, MissingExtra
 from iresnet_flows.experiments import bundled, datasets
 from iresnet_flows.experiments.data import Dataset, load, names
 from iresnet_flows.experiments.tables import Columns, Table
-
-pytest.importorskip("sklearn")
 
 TOYS = (
     "two-moons",

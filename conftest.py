@@ -1,0 +1,21 @@
+"""Leaves out the examples of modules whose host is not installed."""
+
+from importlib.util import find_spec
+
+SOURCE = "src/iresnet_flows"
+HOSTS = ("nflows", "pyro", "normflows", "torchdiffeq")
+EXPERIMENTS = ("nflows", "torchdiffeq", "lightning", "typer", "sklearn", "pandas", "jinja2")
+NEEDS = {
+    "nflows.py": ("nflows",),
+    "pyro.py": ("pyro",),
+    "normflows.py": ("normflows",),
+    "ffjord.py": ("torchdiffeq",),
+    "bridge.py": HOSTS,
+    "experiments": EXPERIMENTS,
+}
+
+collect_ignore = [
+    f"{SOURCE}/{name}"
+    for name, packages in NEEDS.items()
+    if any(find_spec(package) is None for package in packages)
+]
