@@ -87,7 +87,9 @@ def train(
         progress.update(task, completed=1.0)
         return run
 
-    training = Training(flow, dataset, budget, contender.learning_rate, seed)
+    training = Training(
+        flow, dataset, budget, contender.learning_rate, contender.weight_decay, seed
+    )
     run = Run(
         contender.name, seed, parameters=sum(p.numel() for p in flow.parameters()), flow=flow
     )

@@ -56,31 +56,41 @@ class Budget:
 
 
 class Training(lightning.LightningModule):
-    """Maximum likelihood with Adam, the learning rate decaying linearly over the budget.
+    """Maximum likelihood with AdamW, the learning rate decaying linearly over the budget.
 
     Arguments:
         flow: An nflows `Flow` in model space.
         dataset: Dequantises and standardises each batch.
         budget: When to stop.
         learning_rate: The rate at the start.
+        weight_decay: That of AdamW.
         seed: Governs the noise of dequantisation.
     """
 
     def __init__(
-        self, flow: Flow, dataset: Dataset, budget: Budget, learning_rate: float, seed: int
+        self,
+        flow: Flow,
+        dataset: Dataset,
+        budget: Budget,
+        learning_rate: float,
+        weight_decay: float,
+        seed: int,
     ) -> None:
         super().__init__()
         self.flow = flow
         self.dataset = dataset
         self.budget = budget
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.noise = torch.Generator().manual_seed(seed)
         self.steps = 0
         self.seconds = 0.0
         self.curve: list[tuple[int, float, float]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.flow.parameters(), lr=self.learning_rate)
+        return torch.optim.AdamW(
+            self.flow.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+        )
 
     def spent(self) -> float:
         return self.budget.spent(self.global_step, self.seconds)

@@ -59,7 +59,7 @@ class FixedPoint:
 
     atol: float | None = None
     rtol: float | None = None
-    max_steps: int = 1000
+    max_steps: int = 10_000
     on_failure: Literal["raise", "warn"] = "raise"
     precision: torch.dtype | None = torch.float64
 
