@@ -35,7 +35,7 @@ def names() -> tuple[str, ...]:
     return (*TOYS, *TABLES, *FOLDERS)
 
 
-def load(name_or_path: str | Path, data_dir: Path | None = None, seed: int = 0) -> Dataset:
+def load(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset:
     """A built-in data set, or that of a file.
 
     A file in which every entry is a whole number, up to 2^20 in size, is taken as discrete, for
@@ -46,8 +46,6 @@ def load(name_or_path: str | Path, data_dir: Path | None = None, seed: int = 0) 
         name_or_path: One of `names()`, or a `.csv`, `.npy` or `.parquet` file.
         data_dir: Where the folder `power/` is; without it the folder that the environment
             variable IRESNET_FLOWS_DATA names, or `~/.cache/iresnet_flows`.
-        seed: The seed of the run. Data and split are the same for all of them, so that several
-            seeds measure the training and not the split.
 
     Raises:
         DataError: There are no such data or they cannot be used. One line with the remedy.
