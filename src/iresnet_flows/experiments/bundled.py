@@ -39,11 +39,8 @@ def data_folder(data_dir: Path | None) -> Path:
         data_dir: The folder; None for the one that the environment variable IRESNET_FLOWS_DATA
             names, and without it for `~/.cache/iresnet_flows`.
     """
+    named = data_dir or os.environ.get("IRESNET_FLOWS_DATA") or "~/.cache/iresnet_flows"
     # Unlike that of Path, this one leaves the ~ of an unknown user as it is.
-    if data_dir is not None:
-        return Path(os.path.expanduser(data_dir))  # noqa: PTH111
-
-    named = os.environ.get("IRESNET_FLOWS_DATA") or "~/.cache/iresnet_flows"
     return Path(os.path.expanduser(named))  # noqa: PTH111
 
 

@@ -140,10 +140,11 @@ def summary(lead: dict[str, Any] | None) -> str:
     if lead is None:
         return "There are no two results to compare."
     best, second = (CONTENDERS[lead[key]].title for key in ("model", "over"))
-    ratio = lead["nats"] / lead["standard_error"]
+    gap, error = lead["nats"], lead["standard_error"]
+    ratio = f" ({gap / error:.1f} standard errors)" if error > 0 else ""
     return (
-        f"{best} reaches the lowest test loss, {lead['nats']:.3f} ± {lead['standard_error']:.3f} "
-        f"nats below {second} row by row ({ratio:.1f} standard errors)."
+        f"{best} reaches the lowest test loss, {gap:.3f} ± {error:.3f} nats below {second} row by "
+        f"row{ratio}."
     )
 
 
