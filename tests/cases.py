@@ -6,16 +6,25 @@ A case is called for `(layer, x, context)`. To add a layer to all tests of the c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows import Exact, FixedPoint, InvertibleResidualBlock, LipschitzMLP, PowerSeries
+from iresnet_flows import (
+    Exact,
+    FixedPoint,
+    InvertibleResidualBlock,
+    LipschitzMLP,
+    PowerSeries,
+    RussianRoulette,
+)
 from iresnet_flows.layers import ElementwiseAffine, Layer
 from iresnet_flows.lipschitz import Elementwise
 
@@ -36,8 +45,8 @@ class Case:
         tolerance: How exact the layer is in float64.
         step: The size of the random steps that its parameters have made.
         needs: The package without which it is skipped.
-        lacks: The abilities that it does not have: ``exact`` (its log-det is drawn at random),
-            ``float32``, ``func`` (`torch.func.grad`), ``vmap``.
+        lacks: The abilities that it does not have: ``float32``, ``func`` (`torch.func.grad`),
+            ``vmap``.
         second: Whether its derivatives are compared with finite differences, which takes long.
     """
 
@@ -77,16 +86,47 @@ def hostile(module: nn.Module, step: float = 0.5) -> nn.Module:
     return module
 
 
+def all_signs(shape: tuple[int, ...], like: Tensor, generator: Any = None) -> Tensor:
+    """Every vector of signs once: their average of v v^T is exactly the identity."""
+    d = math.prod(shape[2:])
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * d).reshape(-1, 1, *shape[2:])
+    return signs.to(like).expand(-1, *shape[1:])
+
+
+@dataclass(frozen=True)
+class AllSigns(PowerSeries):
+    """The power series with the probes of `all_signs`, with which no noise is left."""
+
+    def draw(self, *args: Any, **kwargs: Any) -> Any:
+        with mock.patch("iresnet_flows.logdet.series.rademacher", all_signs):
+            return super().draw(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class AllSignsRoulette(RussianRoulette):
+    """Russian roulette likewise, with as many terms as leave nothing to the tail."""
+
+    def draw(self, *args: Any, **kwargs: Any) -> Any:
+        with mock.patch("iresnet_flows.logdet.roulette.rademacher", all_signs):
+            return super().draw(*args, **kwargs)
+
+
 def block(
-    features: int, *hidden: int, log_det: Any = None, second: bool = False, **kwargs: Any
+    features: int,
+    *hidden: int,
+    log_det: Any = None,
+    memory: Any = "full",
+    second: bool = False,
+    **kwargs: Any,
 ) -> Case:
     kwargs = {"lipschitz": 0.6, **kwargs}
 
     def make() -> Layer:
         branch = LipschitzMLP(features, hidden_features=hidden, **kwargs)
-        return InvertibleResidualBlock(branch, log_det or Exact(), TIGHT)
+        return InvertibleResidualBlock(branch, log_det or Exact(), TIGHT, memory)
 
-    lacks = frozenset() if log_det is None or features == 1 else frozenset({"exact"})
+    # Second derivatives, which torch.func always prepares, are what low memory does without.
+    lacks = frozenset() if memory == "full" else frozenset({"func", "vmap"})
     return Case(make, features, kwargs.get("context_features"), lacks=lacks, second=second)
 
 
@@ -131,18 +171,13 @@ CASES = {
     "block, clipswish, d = 1": block(1, 4, activation="clipswish", second=True),
     "block, a module of the user's": block(2, 5, activation=Elementwise(nn.Softsign(), slope=1.0)),
     "series, d = 1": block(1, 6, log_det=PowerSeries(terms=90), lipschitz=0.7),
-    "series, d = 2": block(
-        2, 6, log_det=PowerSeries(terms=50, probes=20), lipschitz=0.7, second=True
-    ),
+    "series, d = 2": block(2, 6, log_det=AllSigns(terms=90), lipschitz=0.7, second=True),
     "series, three hidden layers, context": block(
-        3,
-        5,
-        6,
-        4,
-        log_det=PowerSeries(terms=50, probes=20),
-        lipschitz=0.7,
-        context_features=2,
+        3, 5, 6, 4, log_det=AllSigns(tolerance=1e-12), lipschitz=0.7, context_features=2
     ),
+    "series, low memory": block(2, 6, 5, log_det=AllSigns(terms=90), memory="low"),
+    "exact, low memory, context": block(2, 6, 5, memory="low", context_features=2),
+    "roulette": block(2, 6, 5, log_det=AllSignsRoulette(terms=90)),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.

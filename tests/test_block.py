@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from cases import hostile
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from iresnet_flows import Exact, FixedPoint, InvertibleResidualBlock, LipschitzMLP, PowerSeries
 
@@ -17,11 +22,11 @@ def build(features: int = 3, hidden=(8, 8), log_det=None, **kwargs) -> Invertibl
 @pytest.mark.parametrize(
     ("features", "hidden", "training", "exact"),
     [
-        (16, (20,), True, True),
-        (17, (20,), True, False),
-        (17, (20,), False, True),
-        (40, (16, 40), True, True),
-        (40, (17, 40), True, False),
+        (8, (20,), True, True),
+        (9, (20,), True, False),
+        (9, (20,), False, True),
+        (40, (8, 40), True, True),
+        (40, (9, 40), True, False),
         (64, (70,), False, True),
         (65, (70,), False, False),
         (65, (70, 64), False, True),
@@ -129,14 +134,18 @@ def as_tuple(result):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of dynamo about itself
 @pytest.mark.parametrize("context_features", [None, 2])
-def test_transform_and_the_exact_forward_compile_without_a_graph_break(context_features):
-    block = build(log_det=Exact(), context_features=context_features)
+@pytest.mark.parametrize("log_det", [Exact(), PowerSeries(terms=5)])
+def test_the_forward_compiles_without_a_graph_break(context_features, log_det):
+    block = build(log_det=log_det, context_features=context_features)
     x = torch.randn(4, 3)
     context = None if context_features is None else torch.randn(4, context_features)
     for function in (block.transform, block.forward):
         torch._dynamo.reset()
         compiled = torch.compile(function, fullgraph=True, backend="eager")
-        results, expected = compiled(x, context), function(x, context)
+        torch.manual_seed(0)
+        results = compiled(x, context)
+        torch.manual_seed(0)
+        expected = function(x, context)
         for result, value in zip(as_tuple(results), as_tuple(expected), strict=True):
             torch.testing.assert_close(result, value)
 
@@ -153,3 +162,66 @@ def test_autocast_gives_finite_log_dets_in_float32(log_det):
     torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.05)
     (y.float().sum() + logabsdet.sum()).backward()
     assert all(p.grad.isfinite().all() for p in block.parameters())
+
+
+def test_low_memory_gives_the_same_values_and_gradients():
+    full = build(log_det=PowerSeries(terms=7, probes=2)).double()
+    low = InvertibleResidualBlock(full.branch, full.log_det, memory="low")
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([0.0, 1.0, -2.0, 3.0], dtype=torch.float64)
+    results = []
+    for block in (full, low):
+        with block.frozen():
+            y, logabsdet = block(x)
+            loss = weights @ (logabsdet + y.square().sum(-1))
+            results.append((y, logabsdet, *torch.autograd.grad(loss, [x, *block.parameters()])))
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)
+
+
+class Created(TorchDispatchMode):
+    """Keeps count of the storages that were created within, and of those that are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                self.storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        return result
+
+    def bytes_alive(self) -> int:
+        return sum(size for ref, size in self.storages.values() if not ref.expired())
+
+
+def bytes_kept(memory: str, terms: int) -> int:
+    g = LipschitzMLP(40, (30, 30), lipschitz=0.9)
+    block = InvertibleResidualBlock(g, PowerSeries(terms=terms), memory=memory)
+    x = torch.randn(2000, 40)
+    with Created() as created:
+        outputs = block(x)
+    gc.collect()
+    assert outputs[1].requires_grad
+    return created.bytes_alive()
+
+
+def test_low_memory_keeps_two_vectors_a_sample_beside_x_and_y_whatever_the_length():
+    short, long = bytes_kept("low", 5), bytes_kept("low", 50)
+    assert short == long
+    vector = 2000 * 40 * 4
+    small = 2000 * 4 * 4 + 60_000  # four numbers a sample, and the remembered norms of the bound
+    assert short <= 3 * vector + small
+    assert bytes_kept("full", 50) > 20 * short
+
+
+def test_low_memory_says_that_it_is_differentiable_once():
+    g = LipschitzMLP(3, (8, 8))
+    block, x = InvertibleResidualBlock(g, memory="low"), torch.randn(4, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="build it with memory='full'"):
+        torch.autograd.grad(block(x)[1].sum(), x, create_graph=True)
+    with pytest.raises(ValueError, match="must be 'full' or 'low', got 'medium'"):
+        InvertibleResidualBlock(g, memory="medium")

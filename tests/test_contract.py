@@ -8,7 +8,6 @@ import torch
 from cases import params
 
 each_case = pytest.mark.parametrize("case", params())
-each_exact_case = pytest.mark.parametrize("case", params("exact"))
 each_mappable_case = pytest.mark.parametrize("case", params("vmap"))
 both_sides = pytest.mark.parametrize("side", contract.SIDES)
 
@@ -39,7 +38,7 @@ def test_transform_and_invert_give_the_value_alone(case):
     contract.gives_the_value_alone(case)
 
 
-@each_exact_case
+@each_case
 @both_sides
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_gradients_with_unequal_weights_are_those_of_each_sample(case, side, training):
@@ -96,7 +95,7 @@ def test_functional_gradients_equal_those_of_autograd(case, side):
     contract.has_functional_gradients(case, side)
 
 
-@pytest.mark.parametrize("case", params("vmap", "exact"))
+@pytest.mark.parametrize("case", params("vmap"))
 @both_sides
 def test_vmapped_gradients_of_each_sample_equal_a_loop(case, side):
     contract.has_functional_gradients_of_each_sample(case, side)

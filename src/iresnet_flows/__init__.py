@@ -4,7 +4,7 @@ from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.inverse import FixedPoint, Solution
 from iresnet_flows.lipschitz import LipschitzMLP
-from iresnet_flows.logdet import Exact, LogDet, PowerSeries
+from iresnet_flows.logdet import Exact, LogDet, PowerSeries, RussianRoulette
 
 __version__ = "0.1.0"
 
@@ -16,5 +16,6 @@ __all__ = [
     "LipschitzMLP",
     "LogDet",
     "PowerSeries",
+    "RussianRoulette",
     "Solution",
 ]

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from iresnet_flows.inverse import Equation, FixedPoint, Solution, attach
 from iresnet_flows.inverse.implicit import Solver
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
-from iresnet_flows.logdet import Exact, LogDet, PowerSeries
+from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries
 
 __all__ = ["InvertibleResidualBlock"]
 
-EXACT_RANK = {"train": 16, "eval": 64}
-
-
-class Estimator(Protocol):
-    """What measures log|det(I + J)|, as `Exact` and `PowerSeries` do."""
-
-    def __call__(
-        self,
-        jacobian: Jacobian,
-        x: Tensor,
-        lipschitz: Tensor,
-        generator: torch.Generator | None = None,
-    ) -> LogDet: ...
+EXACT_RANK = {"train": 8, "eval": 64}
 
 
 class InvertibleResidualBlock(Layer):
@@ -48,6 +37,9 @@ class InvertibleResidualBlock(Layer):
             most 64 wide in eval mode and 16 in train mode, where its gradient would cost more than
             the rest; the certified series elsewhere.
         solver: How the inverse is solved; None: `FixedPoint` with its defaults.
+        memory: ``low`` keeps x and what was drawn for the backward pass, three vectors a sample
+            for a series whatever its length, and evaluates g once more there. Such a log-det has
+            first derivatives only, and says so when asked for more.
 
     Shapes:
         x and y ``(B, *event)``, context ``(B, *context_event)``, logabsdet (B,), all of one dtype.
@@ -78,26 +70,28 @@ class InvertibleResidualBlock(Layer):
         branch: Branch,
         log_det: Estimator | None = None,
         solver: Solver | None = None,
+        memory: Literal["full", "low"] = "full",
     ) -> None:
         super().__init__()
+        if memory not in ("full", "low"):
+            raise ValueError(f"memory must be 'full' or 'low', got {memory!r}.")
+
         self.branch = branch
         self.context_features = branch.context_features
         self.log_det = log_det
         self.solver: Solver = solver or FixedPoint()
+        self.memory = memory
         self.seed: int | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """y = x + g(x) and log|det(I + J_g(x))|."""
-        g = self.residual(x, context)
-        value, jacobian = g.linearize(x)
-        return x + value, self.measure(jacobian, x, g).value
+        value, log_det = self.linearize(x, context)
+        return x + value, log_det.value
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The x with x + g(x) = y, and minus log|det(I + J_g(x))|."""
         x = self.invert(y, context)
-        g = self.residual(x, context)
-        _, jacobian = g.linearize(x)
-        return x, -self.measure(jacobian, x, g).value
+        return x, -self.log_abs_det(x, context).value
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y = x + g(x) alone."""
@@ -117,9 +111,7 @@ class InvertibleResidualBlock(Layer):
 
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> LogDet:
         """log|det(I + J_g(x))| with its standard error and a bound of its bias."""
-        g = self.residual(x, context)
-        _, jacobian = g.linearize(x)
-        return self.measure(jacobian, x, g)
+        return self.linearize(x, context)[1]
 
     @contextmanager
     def frozen(self, seed: int = 0) -> Iterator[InvertibleResidualBlock]:
@@ -138,16 +130,41 @@ class InvertibleResidualBlock(Layer):
         self.branch.check(x, context)
         return self.branch.at(context)
 
-    def measure(self, jacobian: Jacobian, x: Tensor, g: Residual) -> LogDet:
-        estimator = self.log_det
-        if estimator is None:
-            affordable = EXACT_RANK["train" if self.training else "eval"]
-            estimator = Exact() if jacobian.rank() <= affordable else PowerSeries()
+    def linearize(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
+        """g(x) and the log-det at x, from one pass."""
+        if self.memory == "low" and torch.is_grad_enabled():
+            return self.linearize_twice(x, context)
+        g = self.residual(x, context)
+        value, jacobian = g.linearize(x)
+        estimator = self.estimator(jacobian)
+        draw = estimator.draw(jacobian, x, g.lipschitz, self.generator(x))
+        return value, estimator.attach(draw, jacobian)
 
-        generator = None
-        if self.seed is not None:
-            generator = torch.Generator(x.device).manual_seed(self.seed)
-        return estimator(jacobian, x, g.lipschitz, generator)
+    def linearize_twice(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
+        """The same; the backward pass evaluates g anew, with what was drawn the first time."""
+        drawn: list[Any] = []
+
+        def evaluate(x: Tensor) -> tuple[Tensor, ...]:
+            g = self.residual(x, context)
+            value, jacobian = g.linearize(x)
+            estimator = self.estimator(jacobian)
+            if not drawn:
+                with torch.no_grad():
+                    drawn.append(estimator.draw(jacobian, x, g.lipschitz, self.generator(x)))
+            return value, *estimator.attach(drawn[0], jacobian)
+
+        value, *log_det = checkpoint(evaluate, x, use_reentrant=False, preserve_rng_state=False)
+        value, log_det[0] = OnceDifferentiable.apply(value, log_det[0])
+        return value, LogDet(*log_det)
+
+    def estimator(self, jacobian: Jacobian) -> Estimator:
+        if self.log_det is not None:
+            return self.log_det
+        affordable = EXACT_RANK["train" if self.training else "eval"]
+        return Exact() if jacobian.rank() <= affordable else PowerSeries()
+
+    def generator(self, x: Tensor) -> torch.Generator | None:
+        return None if self.seed is None else torch.Generator(x.device).manual_seed(self.seed)
 
     def equation(self, y: Tensor, context: Tensor | None) -> tuple[Equation, tuple[Tensor, ...]]:
         """x + g(x) = y as a function of all tensors that g depends on."""
@@ -172,3 +189,20 @@ class At(nn.Module):
 
     def forward(self, context: Tensor | None = None) -> Residual:
         return self.branch.at(context)
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """The identity, whose gradient must not be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.clone() for t in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a block with memory='low' keeps what first derivatives need, and a second one "
+                "was asked for (create_graph=True or torch.func): build it with memory='full'."
+            )
+        return cotangents

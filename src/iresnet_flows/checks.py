@@ -9,10 +9,12 @@ from torch import Tensor
 
 __all__ = [
     "check_context",
+    "check_count",
     "check_explicit",
     "check_features",
     "check_input",
     "check_lipschitz",
+    "check_tolerance",
     "check_widths",
 ]
 
@@ -22,6 +24,16 @@ def check_features(name: str, value: int) -> None:
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}.")
+
+
+def check_count(name: str, value: int | None) -> None:
+    if value is not None and not value >= 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}.")
+
+
+def check_tolerance(value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"tolerance must be positive, got {value!r}.")
 
 
 def check_widths(name: str, values: Sequence[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "DataError",
+    "InfiniteVariance",
     "IntegrationFailed",
     "InverseNotConverged",
     "InverseNotConvergedWarning",
@@ -27,6 +28,10 @@ class IntegrationFailed(RuntimeError):
 
 class SeriesNotConvergedWarning(UserWarning):
     """A log-det series that was cut before its certified tail met the tolerance."""
+
+
+class InfiniteVariance(ValueError):
+    """A random series whose spread nothing bounds; the message says which numbers would do."""
 
 
 class DataError(ValueError):

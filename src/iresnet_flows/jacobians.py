@@ -72,15 +72,16 @@ class ChainJacobian:
 
     def core(self) -> Tensor:
         # Sylvester: det(I + AB) = det(I + BA), so that the chain may be cut where it is narrowest.
+        # Rows are pushed through it, for they share one product with the weight over the batch.
         cut = self.cut()
         if cut == 0:
-            return product(self.weights[0], self.slopes, self.weights[1:])
+            return push(self.weights[0].mT, self.slopes, self.weights[1:])
 
         first, last = self.weights[0], self.weights[-1]
         weights = [*self.weights[cut:-1], first @ last, *self.weights[1:cut]]
         slopes = self.slopes[cut - 1 :] + self.slopes[: cut - 1]
-        start = torch.einsum("...kh,okh->...oh", slopes[0], blocks(weights[0], slopes[0]))
-        return product(start, slopes[1:], weights[1:])
+        start = torch.einsum("...kh,okh->...ho", slopes[0], blocks(weights[0], slopes[0]))
+        return push(start, slopes[1:], weights[1:])
 
     def rank(self) -> int:
         return self.widths()[self.cut()]
@@ -93,11 +94,12 @@ class ChainJacobian:
         return [self.weights[0].shape[-1], *(s.shape[-1] for s in self.slopes)]
 
 
-def product(start: Tensor, slopes: Iterable[Tensor], weights: Iterable[Tensor]) -> Tensor:
-    """... W_2 D_2 W_1 D_1 start, written out."""
+def push(rows: Tensor, slopes: Iterable[Tensor], weights: Iterable[Tensor]) -> Tensor:
+    """Each row r to ... W_2 D_2 W_1 D_1 r."""
     for slope, weight in zip(slopes, weights, strict=True):
-        start = weight @ (slope.unsqueeze(-1) * start.unsqueeze(-3)).flatten(-3, -2)
-    return start
+        features = slope.unsqueeze(-3) * rows.unsqueeze(-2)
+        rows = features.flatten(-2) @ weight.mT
+    return rows
 
 
 def blocks(weight: Tensor, slopes: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iresnet_flows.block import Estimator, InvertibleResidualBlock
+from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit, check_features
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.inverse.implicit import Solver
 from iresnet_flows.layers import ElementwiseAffine
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz import Activation, LipschitzMLP
+from iresnet_flows.logdet import Estimator
 
 try:
     from nflows.distributions.normal import StandardNormal

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
-from cases import hostile
+from cases import AllSigns, AllSignsRoulette, hostile
 
 from iresnet_flows import Exact, InvertibleResidualBlock, LipschitzMLP, PowerSeries
 from iresnet_flows.errors import SeriesNotConvergedWarning
@@ -33,6 +34,10 @@ def build(log_det, *hidden: int, lipschitz: float = 0.7, d: int = 4) -> Invertib
     return InvertibleResidualBlock(hostile(g.double()), log_det)
 
 
+def estimate(estimator, jacobian, x, lipschitz):
+    return estimator.attach(estimator.draw(jacobian, x, lipschitz), jacobian)
+
+
 def points(d: int = 4, batch: int = 3) -> torch.Tensor:
     torch.manual_seed(4)
     return torch.randn(batch, d, dtype=torch.float64)
@@ -40,7 +45,7 @@ def points(d: int = 4, batch: int = 3) -> torch.Tensor:
 
 def truth(block: InvertibleResidualBlock, x: torch.Tensor) -> torch.Tensor:
     _, jacobian = block.branch.at().linearize(x)
-    return Exact()(jacobian, x, torch.tensor(0.9)).value
+    return estimate(Exact(), jacobian, x, torch.tensor(0.9)).value
 
 
 @pytest.mark.parametrize("hidden", [(8,), (8, 8), (8, 8, 8)])
@@ -87,7 +92,7 @@ def test_the_bias_bound_is_reached_by_the_hardest_jacobian():
     x = torch.zeros(1, 1, dtype=torch.float64)
     estimate = block.log_abs_det(x)
     left_out = float((estimate.value - truth(block, x)).detach().abs())
-    assert 0.5 * float(estimate.bias_bound) <= left_out <= float(estimate.bias_bound)
+    assert 0.9 * float(estimate.bias_bound) <= left_out <= float(estimate.bias_bound)
 
 
 def test_the_exact_trace_reduces_the_variance():
@@ -95,8 +100,8 @@ def test_the_exact_trace_reduces_the_variance():
     g = block.branch.at()
     _, jacobian = g.linearize(x)
     series = PowerSeries(terms=30, probes=DRAWS)
-    controlled = series(jacobian, x, g.lipschitz)
-    plain = series(NoTrace(jacobian), x, g.lipschitz)
+    controlled = estimate(series, jacobian, x, g.lipschitz)
+    plain = estimate(series, NoTrace(jacobian), x, g.lipschitz)
     assert (
         (plain.value - truth(block, x)).abs() <= 4 * plain.standard_error + plain.bias_bound
     ).all()
@@ -120,10 +125,10 @@ def test_no_more_terms_are_taken_than_the_tolerance_asks_for():
             calls.append(w)
             return self.jacobian.apply_transposed(w)
 
-    loose = PowerSeries(tolerance=0.1)(Counting(jacobian), x, g.lipschitz)
+    loose = estimate(PowerSeries(tolerance=0.1), Counting(jacobian), x, g.lipschitz)
     few = len(calls)
     calls.clear()
-    PowerSeries(tolerance=1e-6)(Counting(jacobian), x, g.lipschitz)
+    estimate(PowerSeries(tolerance=1e-6), Counting(jacobian), x, g.lipschitz)
     assert (loose.bias_bound <= 0.1).all()
     assert 1 <= few < len(calls) < 60
 
@@ -215,9 +220,20 @@ def test_the_mean_gradient_is_the_exact_gradient():
     assert ((draws.mean(0) - expected).abs() <= 4.5 * standard_error + 1e-5).all()
 
 
-def test_the_gradient_is_that_of_the_value_in_train_and_eval():
-    block, x = build(PowerSeries(terms=20)), points()
-    for training in (True, False):
-        block.train(training)
-        with block.frozen():
-            assert torch.autograd.gradcheck(lambda t: block(t)[1], x.clone().requires_grad_())
+@pytest.mark.parametrize("estimator", [AllSigns(terms=200), AllSignsRoulette(terms=200)])
+@pytest.mark.parametrize("hidden", [(8,), (8, 8), (8, 8, 8)])
+@pytest.mark.parametrize("training", [True, False])
+def test_over_all_signs_the_value_and_both_derivatives_are_exact(estimator, hidden, training):
+    block = build(estimator, *hidden, d=3).train(training)
+    exact, x = copy.copy(block), points(3).requires_grad_()
+    exact.log_det = Exact()
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    inputs = [x, *block.branch.weights, *list(block.branch.biases)[:-1]]
+    results = []
+    for each in (block, exact):
+        value = each(x)[1]
+        first = torch.autograd.grad(weights @ value, inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        results.append((value, *first, *second))
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)

@@ -19,8 +19,9 @@ from iresnet_flows.checks import (
 )
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch
-from iresnet_flows.lipschitz.norms import spectral_norm_bound
+from iresnet_flows.lipschitz.norms import constrain, schatten
 from iresnet_flows.perceptrons import Perceptron, weight_shapes
+from iresnet_flows.remembered import Remembered
 
 __all__ = ["LipschitzMLP"]
 
@@ -99,6 +100,7 @@ class LipschitzMLP(Branch):
         self.activations = nn.ModuleList(activations)
         shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
+        self.measures = [Remembered(schatten) for _ in shapes]
         self.biases = nn.ParameterList(torch.zeros(m) for m, _ in shapes)
         self.context_weights = nn.ParameterList(
             torch.empty(m, context_features) for m, _ in shapes if context_features is not None
@@ -127,7 +129,8 @@ class LipschitzMLP(Branch):
         # A hair below the bound, so that the product of the rounded norms is not above it.
         limit = (1 - 1e-12) * (self.lipschitz / slopes) ** (1 / len(self.weights))
 
-        weights, norms = zip(*(constrain(weight, limit) for weight in self.weights))
+        bounded = (constrain(w, limit, m) for w, m in zip(self.weights, self.measures))
+        weights, norms = zip(*bounded)
         biases = tuple(self.biases)
         if context is not None:
             shifts = (context @ weight.mT for weight in self.context_weights)
@@ -158,11 +161,3 @@ class LipschitzMLP(Branch):
             f"features={self.features}, hidden_features={self.hidden_features}, "
             f"lipschitz={self.lipschitz}, context_features={self.context_features}"
         )
-
-
-def constrain(weight: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """The weight, shrunk where its norm may be above the limit, and the norm it has at most."""
-    slack = 1 + 2 * max(weight.shape) * torch.finfo(weight.dtype).eps
-    norm = spectral_norm_bound(weight) * slack
-    scale = limit / norm.clamp_min(limit)
-    return weight * scale.to(weight.dtype), (norm * scale).detach()

@@ -1,12 +1,15 @@
-"""What an estimator returns."""
+"""What an estimator is, and what it returns."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["LogDet"]
+from iresnet_flows.jacobians import Jacobian
+
+__all__ = ["Estimator", "LogDet", "full_precision"]
 
 
 class LogDet(NamedTuple):
@@ -22,3 +25,28 @@ class LogDet(NamedTuple):
     value: Tensor
     standard_error: Tensor
     bias_bound: Tensor
+
+
+class Estimator(Protocol):
+    """What measures log|det(I + J)|, in two steps of which only the second has a gradient.
+
+    All that is drawn at random or summed in a loop is in the first, so that the second can be
+    repeated with the same draws.
+    """
+
+    def draw(
+        self,
+        jacobian: Jacobian,
+        x: Tensor,
+        lipschitz: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """What is drawn for the Jacobians at x, of a map with that Lipschitz constant."""
+
+    def attach(self, draw: Any, jacobian: Jacobian) -> LogDet:
+        """The estimate from what was drawn, with its gradient."""
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """Products without autocast: the terms of a log-det cancel, and bfloat16 has two digits."""
+    return torch.autocast(like.device.type, enabled=False)

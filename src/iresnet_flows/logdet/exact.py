@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.jacobians import Jacobian
-from iresnet_flows.logdet.estimates import LogDet
+from iresnet_flows.logdet.estimates import LogDet, full_precision
 
 __all__ = ["Exact", "logdet_plus_identity"]
 
@@ -33,14 +33,19 @@ class Exact:
         torch.Size([5])
     """
 
-    def __call__(
+    def draw(
         self,
         jacobian: Jacobian,
         x: Tensor,
         lipschitz: Tensor,
         generator: torch.Generator | None = None,
-    ) -> LogDet:
-        value = logdet_plus_identity(jacobian.core())
+    ) -> None:
+        """Nothing."""
+
+    def attach(self, draw: None, jacobian: Jacobian) -> LogDet:
+        core = jacobian.core()
+        with full_precision(core):
+            value = logdet_plus_identity(core)
         zero = torch.zeros_like(value)
         return LogDet(value, zero, zero)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from iresnet_flows.checks import check_count, check_tolerance
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import SeriesNotConvergedWarning
 from iresnet_flows.jacobians import Jacobian
+from iresnet_flows.logdet.chains import Chain, Draw, attach
 from iresnet_flows.logdet.estimates import LogDet
 from iresnet_flows.probes import rademacher
 
@@ -22,22 +23,31 @@ __all__ = ["PowerSeries"]
 class PowerSeries:
     r"""The truncated series with Rademacher probes v, the trace exact where it is cheap.
 
-    .. math:: \log\det(I + J) \approx \operatorname{tr} J
-              + \sum_{k=2}^{n} \frac{(-1)^{k+1}}{k}\, v^\top J^k v
+    .. math:: \log\det(I + J) \approx \sum_{k=1}^{n} \frac{(-1)^{k+1}}{k}\, v^\top J^k v
+              + (\operatorname{tr} J - v^\top J v)
 
-    Where the branch has no cheap trace the sum starts at k = 1. The value is the series itself,
-    in train and eval mode alike, and the gradient is the gradient of that value. With
-    :math:`w_k = (J^\top)^k v` and :math:`\|J\| \leq L < 1`, what is left out is certified:
+    where the last term, a control variate, is left out if the branch has no cheap trace. One
+    chain :math:`w_k = (J^\top)^k v` gives the value and, with one product more, the gradient
+
+    .. math:: \partial \log\det(I + J) \approx
+              \Big(\sum_{k=0}^{n} (-1)^k w_k\Big)^\top \partial(J v)
+              + \partial (\operatorname{tr} J - v^\top J v) ,
+
+    the Neumann series of :math:`v^\top (I + J)^{-1} \partial J\, v`. Both are unbiased for the
+    truncated sums, sample by sample, in train and eval mode alike, and so is the second
+    derivative; for the probes of one draw, the gradient is not that of the value.
+
+    With :math:`\|J\| \leq L < 1`, what the value leaves out is certified:
 
     .. math:: \Big|\sum_{k>n} \frac{(-1)^{k+1}}{k} v^\top w_k\Big|
-              \leq \|v\|\,\|w_n\| \frac{L}{(n+1)(1-L)} .
+              \leq \|v\|\,\|w_n\| \sum_{i \geq 1} \frac{L^i}{n + i} .
 
     Without `terms` the sum stops as soon as this bound meets `tolerance` for every sample. It is
     a bound for the probes that were drawn; the noise of the probes is apart, and `standard_error`
     reports it for two probes or more.
 
-    Costs a product with the Jacobian a term; `probes` of them share a batch. The graph keeps every
-    product.
+    Costs n + 1 products with the Jacobian and the gradient of one; `probes` of them share a
+    batch.
 
     Arguments:
         terms: A fixed number n of terms, or None to stop by the certified bound.
@@ -51,6 +61,7 @@ class PowerSeries:
 
     References:
         Behrmann et al., Invertible Residual Networks, 2019 (the series and its probes).
+        Chen et al., Residual Flows for Invertible Generative Modeling, 2019 (the gradient).
 
     Example:
         >>> import torch
@@ -70,60 +81,39 @@ class PowerSeries:
 
     def __post_init__(self) -> None:
         for name in ("terms", "probes", "max_terms"):
-            value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise ValueError(f"{name} must be at least 1, got {value!r}.")
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance must be positive, got {self.tolerance!r}.")
+            check_count(name, getattr(self, name))
+        check_tolerance(self.tolerance)
 
-    def __call__(
+    def draw(
         self,
         jacobian: Jacobian,
         x: Tensor,
         lipschitz: Tensor,
         generator: torch.Generator | None = None,
-    ) -> LogDet:
+    ) -> Draw:
         v = rademacher((self.probes, *x.shape), x, generator or self.generator)
-        trace = jacobian.trace()
-        total = torch.zeros_like(inner(v, v)) if trace is None else trace.expand(self.probes, -1)
+        chain = Chain(jacobian, v)
+        while not self.ends(chain, lipschitz):
+            chain.step()
+        return chain.draw(chain.tail(lipschitz))
 
-        w, k = v, 0
-        while True:
-            w, k = jacobian.apply_transposed(w), k + 1
-            if k > 1 or trace is None:
-                total = total + (-1) ** (k + 1) / k * inner(v, w)
+    def attach(self, draw: Draw, jacobian: Jacobian) -> LogDet:
+        return attach(draw, jacobian)
 
-            bound = norm(v) * norm(w.detach()) * lipschitz / ((k + 1) * (1 - lipschitz))
-            tail = bound.mean(0)
-            if self.is_last(k, tail):
-                break
-
-        mean, freedom = total.mean(0), self.probes * (self.probes - 1)
-        spread = (total - mean).detach().square().sum(0)
-        error = (spread / freedom).sqrt() if freedom else torch.full_like(tail, math.nan)
-        return LogDet(mean, error, tail)
-
-    def is_last(self, k: int, tail: Tensor) -> bool:
-        """Whether the k-th term ends the series, which leaves at most that tail."""
+    def ends(self, chain: Chain, lipschitz: Tensor) -> bool:
+        """Whether no further term is needed."""
         if self.terms is not None:
-            return k == self.terms
-        if concrete(tail <= self.tolerance).all():
+            return chain.k == self.terms
+        if chain.certifies(self.tolerance, lipschitz):
             return True
-        if k < self.max_terms:
+        if chain.k < self.max_terms:
             return False
+        tail = concrete(chain.tail(lipschitz)).max()
         warnings.warn(
-            f"The log-det series was cut after {k} terms with a certified tail of "
-            f"{float(concrete(tail).max()):.1e} nats, above the tolerance {self.tolerance:.1e}: "
+            f"The log-det series was cut after {chain.k} terms with a certified tail of "
+            f"{float(tail):.1e} nats, above the tolerance {self.tolerance:.1e}: "
             "raise max_terms or tolerance, or build the branch with a smaller lipschitz.",
             SeriesNotConvergedWarning,
             stacklevel=5,
         )
         return True
-
-
-def inner(v: Tensor, w: Tensor) -> Tensor:
-    return (v * w).flatten(2).sum(-1, dtype=torch.promote_types(w.dtype, torch.float32))
-
-
-def norm(v: Tensor) -> Tensor:
-    return v.flatten(2).norm(dim=-1)

@@ -1,0 +1,51 @@
+"""Results that are kept for as long as the tensor that they came from has the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Remembered"]
+
+
+class Remembered:
+    """A function of one tensor that keeps its last result.
+
+    The result is found again by the *values* of the tensor. A version counter would be cheaper,
+    but it does not count edits of ``.data``, and a bound that is out of date is no bound. Copies
+    and pickles start empty.
+
+    Arguments:
+        function: The function; its result, without gradient, must depend on nothing else.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        self.function = function
+        self.last: tuple[Tensor, Any] | None = None
+
+    def __call__(self, tensor: Tensor) -> Any:
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+        if torch.compiler.is_compiling() or wrapped(tensor):
+            with torch.no_grad():
+                return self.function(tensor)
+
+        last = self.last
+        if last is not None and same(last[0], tensor):
+            return last[1]
+
+        # Tensors made in inference mode could not serve a gradient later.
+        with torch.inference_mode(False), torch.no_grad():
+            key = tensor.detach().clone()
+            result = self.function(key)
+        self.last = key, result
+        return result
+
+    def __reduce__(self) -> tuple[type[Remembered], tuple[Callable[[Tensor], Any]]]:
+        return Remembered, (self.function,)
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
