@@ -157,27 +157,27 @@ def ffjord(
 
 CASES = {
     "block, d = 1": block(1, 6),
-    "block, d = 2": block(2, 7, 6, lipschitz=0.9),
-    "block, d = 5": block(5, 8, 7),
-    "block, narrowest at its first hidden layer": block(5, 3, 8),
-    "block, narrowest at its last hidden layer": block(5, 8, 2),
-    "block, three hidden layers": block(3, 5, 6, 4, second=True),
-    "block, one hidden layer": block(3, 5),
+    "block, d = 2": block(2, 10, 8, lipschitz=0.9),
+    "block, d = 5": block(5, 14, 12),
+    "block, narrowest at its first hidden layer": block(5, 6, 14),
+    "block, narrowest at its last hidden layer": block(5, 14, 4),
+    "block, three hidden layers": block(3, 8, 10, 8, second=True),
+    "block, one hidden layer": block(3, 8),
     "block, near the bound": block(2, 8, 8, lipschitz=0.99),
-    "block, context": block(2, 6, 5, context_features=3, second=True),
+    "block, context": block(2, 8, 6, context_features=3, second=True),
     "block, context, d = 1": block(1, 6, context_features=2),
-    **{f"block, {name}": block(2, 6, 5, activation=name) for name in ACTIVATIONS},
+    **{f"block, {name}": block(2, 12, 10, activation=name, lipschitz=0.9) for name in ACTIVATIONS},
     "block, lipswish, d = 1": block(1, 4, activation="lipswish", second=True),
     "block, clipswish, d = 1": block(1, 4, activation="clipswish", second=True),
     "block, a module of the user's": block(2, 5, activation=Elementwise(nn.Softsign(), slope=1.0)),
     "series, d = 1": block(1, 6, log_det=PowerSeries(terms=90), lipschitz=0.7),
     "series, d = 2": block(2, 6, log_det=AllSigns(terms=90), lipschitz=0.7, second=True),
     "series, three hidden layers, context": block(
-        3, 5, 6, 4, log_det=AllSigns(tolerance=1e-12), lipschitz=0.7, context_features=2
+        3, 6, 8, 6, log_det=AllSigns(tolerance=1e-12), lipschitz=0.7, context_features=2
     ),
-    "series, low memory": block(2, 6, 5, log_det=AllSigns(terms=90), memory="low"),
-    "exact, low memory, context": block(2, 6, 5, memory="low", context_features=2),
-    "roulette": block(2, 6, 5, log_det=AllSignsRoulette(terms=90)),
+    "series, low memory": block(2, 8, 6, log_det=AllSigns(terms=90), memory="low"),
+    "exact, low memory, context": block(2, 8, 6, memory="low", context_features=2),
+    "roulette": block(2, 8, 6, log_det=AllSignsRoulette(terms=90)),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.

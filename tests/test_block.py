@@ -25,11 +25,11 @@ def build(features: int = 3, hidden=(8, 8), log_det=None, **kwargs) -> Invertibl
         (8, (20,), True, True),
         (9, (20,), True, False),
         (9, (20,), False, True),
-        (40, (8, 40), True, True),
-        (40, (9, 40), True, False),
-        (64, (70,), False, True),
-        (65, (70,), False, False),
-        (65, (70, 64), False, True),
+        (40, (16, 80), True, True),
+        (40, (18, 80), True, False),
+        (64, (140,), False, True),
+        (65, (140,), False, False),
+        (65, (140, 128), False, True),
     ],
 )
 def test_the_log_det_is_exact_where_that_is_affordable(features, hidden, training, exact):
@@ -211,11 +211,14 @@ def bytes_kept(memory: str, terms: int) -> int:
 
 def test_low_memory_keeps_two_vectors_a_sample_beside_x_and_y_whatever_the_length():
     short, long = bytes_kept("low", 5), bytes_kept("low", 50)
-    assert short == long
+    assert long - short <= 45 * 4  # one coefficient a term
     vector = 2000 * 40 * 4
     small = 2000 * 4 * 4 + 60_000  # four numbers a sample, and the remembered norms of the bound
     assert short <= 3 * vector + small
-    assert bytes_kept("full", 50) > 20 * short
+
+    full = bytes_kept("full", 5)
+    assert bytes_kept("full", 50) - full <= 45 * 4
+    assert full > 2 * short
 
 
 def test_low_memory_says_that_it_is_differentiable_once():

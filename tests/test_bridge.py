@@ -16,7 +16,7 @@ TIGHT = FixedPoint(atol=1e-13, rtol=1e-13)
 LAYERS = {
     "affine": lambda context: ElementwiseAffine(2),
     "block": lambda context: InvertibleResidualBlock(
-        LipschitzMLP(2, (6, 5), context_features=context), solver=TIGHT
+        LipschitzMLP(2, (8, 6), context_features=context), solver=TIGHT
     ),
     "ffjord": lambda context: FFJORD(2, (6, 5), context, method="rk4", steps=10),
     "ffjord, dopri5": lambda context: FFJORD(2, (6, 5), context, atol=1e-11, rtol=1e-11),

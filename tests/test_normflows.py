@@ -21,7 +21,7 @@ both_modes = pytest.mark.parametrize("training", [True, False], ids=["train", "e
 
 
 def make_block(features=2, context_features=None, atol=1e-13):
-    branch = LipschitzMLP(features, (6, 5), context_features=context_features).double()
+    branch = LipschitzMLP(features, (8, 6), context_features=context_features).double()
     return InvertibleResidualBlock(hostile(branch), solver=FixedPoint(atol=atol, rtol=atol))
 
 

@@ -40,12 +40,12 @@ def _empty_param_store():
 
 
 def make_transform(explicit="forward", features=2, cache_size=1):
-    block = InvertibleResidualBlock(hostile(LipschitzMLP(features, (6, 5)).double()), None, TIGHT)
+    block = InvertibleResidualBlock(hostile(LipschitzMLP(features, (8, 6)).double()), None, TIGHT)
     return InvertibleResidual(block, explicit, cache_size=cache_size)
 
 
 def make_conditional(explicit="forward", features=2, context=3):
-    transform = conditional_invertible_residual(features, context, [6, 5], explicit, solver=TIGHT)
+    transform = conditional_invertible_residual(features, context, [8, 6], explicit, solver=TIGHT)
     return hostile(transform.double())
 
 

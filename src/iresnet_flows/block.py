@@ -137,7 +137,8 @@ class InvertibleResidualBlock(Layer):
         g = self.residual(x, context)
         value, jacobian = g.linearize(x)
         estimator = self.estimator(jacobian)
-        draw = estimator.draw(jacobian, x, g.lipschitz, self.generator(x))
+        with torch.no_grad():
+            draw = estimator.draw(jacobian, x, g.lipschitz, self.generator(x))
         return value, estimator.attach(draw, jacobian)
 
     def linearize_twice(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:

@@ -9,12 +9,14 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_context, check_features, check_input, check_widths
+from iresnet_flows.checks import check_context, check_features, check_input
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import IntegrationFailed, MissingExtra
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.layers.contract import Layer
-from iresnet_flows.lipschitz import Activation, make_activation
+from iresnet_flows.linear_maps import Matrix
+from iresnet_flows.lipschitz import Activation
+from iresnet_flows.lipschitz.layers import make_activations
 from iresnet_flows.perceptrons import Perceptron, weight_shapes
 from iresnet_flows.probes import rademacher
 
@@ -97,7 +99,6 @@ class FFJORD(Layer):
     ) -> None:
         super().__init__()
         check_features("features", features)
-        check_widths("hidden_features", hidden_features)
         check_features("steps", steps)
         if context_features is not None:
             check_features("context_features", context_features)
@@ -118,14 +119,14 @@ class FFJORD(Layer):
         self.trace = trace
         self.generator = generator
 
-        activations = [make_activation(activation) for _ in hidden_features]
+        activations = make_activations(hidden_features, activation)
         self.activations = nn.ModuleList(activations)
         shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
         self.biases = nn.ParameterList(torch.empty(m) for m, _ in shapes)
-        self.rates = nn.ParameterList(torch.empty(m) for m in hidden_features)
+        self.rates = nn.ParameterList(torch.empty(m) for m, _ in shapes[:-1])
         self.context_weights = nn.ParameterList(
-            torch.empty(m, context_features) for m in hidden_features if context_features
+            torch.empty(m, context_features) for m, _ in shapes[:-1] if context_features
         )
         self.reset_parameters()
 
@@ -226,7 +227,8 @@ class FFJORD(Layer):
 
         def at(t: Tensor) -> Perceptron:
             shifted = (b + t * rate for b, rate in zip(hidden, self.rates, strict=True))
-            return Perceptron(tuple(self.weights), (*shifted, last), activations)
+            maps = tuple(Matrix(weight) for weight in self.weights)
+            return Perceptron(maps, (*shifted, last), activations)
 
         return at
 
@@ -239,9 +241,10 @@ class FFJORD(Layer):
 
     def divergence(self, jacobian: Jacobian, probe: Tensor | None) -> Tensor:
         if probe is not None:
-            return (probe * jacobian.apply(probe)).sum(-1)
-        trace = jacobian.trace()
-        return jacobian.core().diagonal(dim1=-2, dim2=-1).sum(-1) if trace is None else trace
+            return (probe * jacobian.apply(probe[None])[0]).sum(-1)
+        if jacobian.known_traces(1):
+            return jacobian.traces(1)[0]
+        return jacobian.core().diagonal(dim1=-2, dim2=-1).sum(-1)
 
     def extra_repr(self) -> str:
         return f"features={self.features}, method={self.method!r}, time={self.time}"

@@ -1,112 +1,298 @@
-"""Jacobians of neural maps as products that nobody has to write out."""
+"""Jacobians of maps as products that nobody has to write out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["ChainJacobian", "Jacobian"]
+from iresnet_flows.linear_maps import LinearMap
+
+__all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Transposed"]
 
 
-class Jacobian(Protocol):
-    """The Jacobians J of a map at a batch of points; everything is differentiable."""
+class Map(Protocol):
+    """A map with all that it depends on in place, for a batch of points."""
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """The value at x, with shape (B, *event)."""
+
+    def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
+        """The value at x and the Jacobian there, from one pass."""
+
+    def take(self, rows: Tensor) -> Map:
+        """The map for some of the rows of the batch, by their indices."""
+
+    def to(self, dtype: torch.dtype) -> Map:
+        """The map with all that it depends on in that dtype."""
+
+
+class Jacobian(ABC):
+    """The square Jacobians J of a map at a batch of B points; everything is differentiable.
+
+    Vectors have the shape (p, B, *event), with any number p of them at each point.
+    """
+
+    @property
+    @abstractmethod
+    def batch_event(self) -> tuple[int, ...]:
+        """(B, *event)."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that J depends on."""
+
+    @property
+    @abstractmethod
+    def rebuild(self) -> Callable[..., Jacobian]:
+        """Gives a J like this one from other tensors, and keeps none of these."""
+
+    @abstractmethod
     def apply(self, v: Tensor) -> Tensor:
-        """J v for vectors of shape (*, B, d)."""
+        """J v."""
 
+    @abstractmethod
     def apply_transposed(self, w: Tensor) -> Tensor:
-        """J^T w for vectors of shape (*, B, d)."""
+        """J^T w."""
 
-    def trace(self) -> Tensor | None:
-        """tr J, with shape (B,), where it costs about one product; else None."""
+    @abstractmethod
+    def take(self, rows: Tensor) -> Jacobian:
+        """J for some of the rows of the batch, by their indices."""
+
+    def to(self, dtype: torch.dtype) -> Jacobian:
+        """J in that dtype."""
+        return self.rebuild(*(t.to(dtype) for t in self.tensors))
+
+    def known_traces(self, count: int) -> int:
+        """How many of the first `count` traces of powers cost no more than a product or so."""
+        return 0
+
+    def traces(self, count: int) -> tuple[Tensor, ...]:
+        """Those traces: tr J, tr J^2, ..., each (B,)."""
+        return ()
+
+    def dense(self) -> Tensor:
+        """J as matrices (B, d, d), at the price of d products."""
+        batch, *event = self.batch_event
+        d = math.prod(event)
+        eye = torch.eye(d, dtype=self.tensors[0].dtype, device=self.tensors[0].device)
+        columns = self.apply(eye.reshape(d, 1, *event).expand(d, batch, *event))
+        return columns.flatten(2).permute(1, 2, 0)
 
     def core(self) -> Tensor:
         """Matrices M of the least size, (B, r, r), with det(I + M) = det(I + J), tr M = tr J."""
+        return self.dense()
 
     def rank(self) -> int:
         """The size r of the core, and a bound of J's rank."""
+        return math.prod(self.batch_event[1:])
+
+    def cotangents(self, w: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        r"""The gradient of :math:`\sum w^\top J v` in each of the tensors."""
+        rebuild = self.rebuild
+
+        def product(*tensors: Tensor) -> Tensor:
+            return rebuild(*tensors).apply(v)
+
+        return torch.func.vjp(product, *self.tensors)[1](w)
 
 
 @dataclass(frozen=True)
-class ChainJacobian:
-    r"""The Jacobian :math:`J = W_L D_{L-1} W_{L-1} \cdots D_1 W_1` of a multilayer perceptron.
+class ChainJacobian(Jacobian):
+    r"""The Jacobian :math:`J = W_L D_{L-1} W_{L-1} \cdots D_1 W_1` of a perceptron.
 
     :math:`D_i` holds the slopes of the activation after layer i: it sends each of the
-    :math:`h_i` entries to its k features.
+    :math:`h_i` entries, or channels, to its k features.
 
     Arguments:
-        weights: The matrices :math:`W_i`, with shapes (h_i, k h_{i-1}), two at least.
-        slopes: The derivatives in :math:`D_i`, with shapes (B, k, h_i), one fewer.
+        maps: The linear maps :math:`W_i`, two at least.
+        slopes: The derivatives in :math:`D_i`, with shapes (B, k, h_i, *space), one fewer.
     """
 
-    weights: tuple[Tensor, ...]
+    maps: tuple[LinearMap, ...]
     slopes: tuple[Tensor, ...]
 
+    @property
+    def batch_event(self) -> tuple[int, ...]:
+        batch, _, _, *space = self.slopes[0].shape
+        return batch, self.maps[0].weight.shape[1], *space
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return *(m.weight for m in self.maps), *self.slopes
+
+    @property
+    def rebuild(self) -> Callable[..., ChainJacobian]:
+        return partial(assemble, type(self), tuple(type(m) for m in self.maps))
+
+    def take(self, rows: Tensor) -> ChainJacobian:
+        return type(self)(self.maps, tuple(s[rows] for s in self.slopes))
+
     def apply(self, v: Tensor) -> Tensor:
-        v = v @ self.weights[0].mT
-        for slopes, weight in zip(self.slopes, self.weights[1:], strict=True):
-            v = (slopes * v.unsqueeze(-2)).flatten(-2) @ weight.mT
+        v = self.maps[0](v)
+        for slopes, linear in zip(self.slopes, self.maps[1:], strict=True):
+            v = linear(spread(slopes, v))
         return v
 
     def apply_transposed(self, w: Tensor) -> Tensor:
-        for slopes, weight in zip(self.slopes[::-1], self.weights[:0:-1], strict=True):
-            w = (slopes * (w @ weight).unflatten(-1, slopes.shape[-2:])).sum(-2)
-        return w @ self.weights[0]
+        for slopes, linear in zip(self.slopes[::-1], self.maps[:0:-1], strict=True):
+            w = gather(slopes, linear.transposed(w))
+        return self.maps[0].transposed(w)
 
-    def trace(self) -> Tensor | None:
-        first, *middle, last = self.weights
+    def cotangents(self, w: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        inputs, entries = [v], []
+        for slopes, linear in zip(self.slopes, self.maps, strict=False):
+            entries.append(linear(inputs[-1]))
+            inputs.append(spread(slopes, entries[-1]))
+
+        weights, slopes_bar = [], []
+        for linear, x in zip(self.maps[::-1], inputs[::-1], strict=True):
+            weights.append(linear.cotangent(w, x))
+            if entries:
+                slopes, z = self.slopes[len(entries) - 1], entries.pop()
+                w = linear.transposed(w).unflatten(2, slopes.shape[1:3])
+                slopes_bar.append((w * z.unsqueeze(2)).sum(0))
+                w = (w * slopes).sum(2)
+        return *weights[::-1], *slopes_bar[::-1]
+
+
+def assemble(
+    kind: type[ChainJacobian], maps: Sequence[Callable[[Tensor], LinearMap]], *tensors: Tensor
+) -> ChainJacobian:
+    weights, slopes = tensors[: len(maps)], tensors[len(maps) :]
+    return kind(tuple(m(w) for m, w in zip(maps, weights, strict=True)), slopes)
+
+
+def spread(slopes: Tensor, v: Tensor) -> Tensor:
+    """D v: each entry to its k features."""
+    return (slopes * v.unsqueeze(2)).flatten(2, 3)
+
+
+def gather(slopes: Tensor, w: Tensor) -> Tensor:
+    """D^T w: each k features to their entry."""
+    return (slopes * w.unflatten(2, slopes.shape[1:3])).sum(2)
+
+
+@dataclass(frozen=True)
+class MatrixJacobian(ChainJacobian):
+    """The `ChainJacobian` of a multilayer perceptron, all of whose maps are matrices."""
+
+    def known_traces(self, count: int) -> int:
+        return min(count, {1: 2, 2: 1}.get(len(self.slopes), 0))
+
+    def traces(self, count: int) -> tuple[Tensor, ...]:
+        known = self.known_traces(count)
+        if not known:
+            return ()
+
+        first, *middle, last = (m.weight for m in self.maps)
         closing = first @ last
         if not middle:
-            return (self.slopes[0] * diagonals(closing, self.slopes[0])).sum((-2, -1))
-        if len(middle) > 1:
-            return None
+            return one_layer_traces(closing, self.slopes[0].flatten(1), known)
 
         # tr(W3 D2 W2 D1 W1) = d2^T (W2 o (W1 W3)^T) d1, for each pair of copies.
         inner, outer = self.slopes
-        kernel = middle[0].tile(outer.shape[-2], 1) * closing.mT.tile(1, inner.shape[-2])
-        return ((inner.flatten(-2) @ kernel.mT) * outer.flatten(-2)).sum(-1)
+        kernel = middle[0].tile(outer.shape[1], 1) * closing.mT.tile(1, inner.shape[1])
+        return (((inner.flatten(1) @ kernel.mT) * outer.flatten(1)).sum(-1),)
 
     def core(self) -> Tensor:
         # Sylvester: det(I + AB) = det(I + BA), so that the chain may be cut where it is narrowest.
-        # Rows are pushed through it, for they share one product with the weight over the batch.
         cut = self.cut()
         if cut == 0:
-            return push(self.weights[0].mT, self.slopes, self.weights[1:])
+            return self.dense()
 
-        first, last = self.weights[0], self.weights[-1]
-        weights = [*self.weights[cut:-1], first @ last, *self.weights[1:cut]]
+        matrices = [m.weight for m in self.maps]
+        around = [*matrices[cut:-1], matrices[0] @ matrices[-1], *matrices[1:cut]]
         slopes = self.slopes[cut - 1 :] + self.slopes[: cut - 1]
-        start = torch.einsum("...kh,okh->...ho", slopes[0], blocks(weights[0], slopes[0]))
-        return push(start, slopes[1:], weights[1:])
+        # Rows of transposed products, for they share one product with the weight over the batch.
+        blocks = around[0].unflatten(-1, slopes[0].shape[1:])
+        rows = torch.einsum("bkh,okh->hbo", slopes[0], blocks)
+        for slope, weight in zip(slopes[1:], around[1:], strict=True):
+            rows = spread(slope, rows) @ weight.mT
+        return rows.permute(1, 2, 0)
 
     def rank(self) -> int:
-        return self.widths()[self.cut()]
+        return min(self.widths())
 
     def cut(self) -> int:
         widths = self.widths()
         return widths.index(min(widths))
 
     def widths(self) -> list[int]:
-        return [self.weights[0].shape[-1], *(s.shape[-1] for s in self.slopes)]
+        return [self.maps[0].weight.shape[-1], *(s.shape[2] for s in self.slopes)]
 
 
-def push(rows: Tensor, slopes: Iterable[Tensor], weights: Iterable[Tensor]) -> Tensor:
-    """Each row r to ... W_2 D_2 W_1 D_1 r."""
-    for slope, weight in zip(slopes, weights, strict=True):
-        features = slope.unsqueeze(-3) * rows.unsqueeze(-2)
-        rows = features.flatten(-2) @ weight.mT
-    return rows
+def one_layer_traces(closing: Tensor, slopes: Tensor, count: int) -> tuple[Tensor, ...]:
+    r"""tr J and tr J^2 of :math:`J = W_2 D W_1`, from :math:`M = W_1 W_2` and the slopes.
+
+    With one copy they are :math:`\sum_i D_i M_{ii}` and :math:`D^\top (M \circ M^\top) D`.
+    """
+    h, features = closing.shape
+    trace = slopes @ closing.unflatten(-1, (-1, h)).diagonal(dim1=0, dim2=2).flatten()
+    if count == 1:
+        return (trace,)
+    # Entry i of copy k meets entry j of copy l as M[i, (l, j)] M[j, (k, i)].
+    square = closing.tile(features // h, 1)
+    kernel = square * square.mT
+    return trace, ((slopes @ kernel) * slopes).sum(-1)
 
 
-def blocks(weight: Tensor, slopes: Tensor) -> Tensor:
-    """The columns of a weight by the copies that they read: (o, k h) to (o, k, h)."""
-    return weight.unflatten(-1, slopes.shape[-2:])
+@dataclass(frozen=True)
+class Transposed(Jacobian):
+    """The transposed Jacobians."""
+
+    jacobian: Jacobian
+
+    @property
+    def batch_event(self) -> tuple[int, ...]:
+        return self.jacobian.batch_event
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.jacobian.tensors
+
+    @property
+    def rebuild(self) -> Callable[..., Transposed]:
+        return partial(transpose, self.jacobian.rebuild)
+
+    def apply(self, v: Tensor) -> Tensor:
+        return self.jacobian.apply_transposed(v)
+
+    def apply_transposed(self, w: Tensor) -> Tensor:
+        return self.jacobian.apply(w)
+
+    def take(self, rows: Tensor) -> Transposed:
+        return Transposed(self.jacobian.take(rows))
+
+    def dense(self) -> Tensor:
+        return self.jacobian.dense().mT
 
 
-def diagonals(weight: Tensor, slopes: Tensor) -> Tensor:
-    """The diagonals of a weight's k square blocks, with shape (k, h)."""
-    return blocks(weight, slopes).diagonal(dim1=-3, dim2=-1)
+def transpose(rebuild: Callable[..., Jacobian], *tensors: Tensor) -> Transposed:
+    return Transposed(rebuild(*tensors))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The linear map v -> J v of vectors (B, *event)."""
+
+    jacobian: Jacobian
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.jacobian.apply(x.unsqueeze(0)).squeeze(0)
+
+    def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
+        return self(x), self.jacobian
+
+    def take(self, rows: Tensor) -> Linear:
+        return Linear(self.jacobian.take(rows))
+
+    def to(self, dtype: torch.dtype) -> Linear:
+        return Linear(self.jacobian.to(dtype))

@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import ChainJacobian
+from iresnet_flows.jacobians import ChainJacobian, MatrixJacobian
+from iresnet_flows.linear_maps import LinearMap
 
-__all__ = ["Perceptron", "weight_shapes"]
+__all__ = ["Nonlinearity", "Perceptron", "Scaled", "weight_shapes"]
+
+
+class Nonlinearity(Protocol):
+    """A function of each entry alone, of shape (B, h, *space), with its k features."""
+
+    def value(self, z: Tensor) -> Tensor:
+        """The features, with shape (B, k h, *space)."""
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The features and their derivatives, with shape (B, k, h, *space)."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A nonlinearity times a factor of each entry.
+
+    Arguments:
+        nonlinearity: It.
+        scale: The factors, with shape (h,) or (B, h).
+    """
+
+    nonlinearity: Nonlinearity
+    scale: Tensor
+
+    def value(self, z: Tensor) -> Tensor:
+        return self.times(copies(self.nonlinearity.value(z), z)).flatten(1, 2)
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        features, slopes = self.nonlinearity.linearize(z)
+        return self.times(copies(features, z)).flatten(1, 2), self.times(slopes)
+
+    def times(self, copies: Tensor) -> Tensor:
+        *batch, h = self.scale.shape
+        return copies * self.scale.reshape(*batch, 1, h, *[1] * (copies.dim() - 3))
+
+    def take(self, rows: Tensor) -> Scaled:
+        return replace(self, scale=per_row(self.scale, rows))
+
+
+def copies(features: Tensor, z: Tensor) -> Tensor:
+    """The features of entries z, with shape (B, k, h, *space)."""
+    h = z.shape[1]
+    return features.unflatten(1, (features.shape[1] // h, h))
 
 
 def weight_shapes(
@@ -19,11 +65,11 @@ def weight_shapes(
 
     Arguments:
         features: The dimension d.
-        hidden_features: The widths of the hidden layers.
+        hidden_features: The widths of the hidden layers: the features that each hands on.
         copies: For each of them, the features that its activation gives an entry.
     """
-    fan_in = [features, *(h * k for h, k in zip(hidden_features, copies, strict=True))]
-    return list(zip([*hidden_features, features], fan_in, strict=True))
+    entries = [h // k for h, k in zip(hidden_features, copies, strict=True)]
+    return list(zip([*entries, features], [features, *hidden_features], strict=True))
 
 
 @dataclass(frozen=True)
@@ -31,24 +77,43 @@ class Perceptron:
     r"""The map :math:`x \mapsto W_L a(\cdots a(W_1 x + b_1) \cdots) + b_L`.
 
     Arguments:
-        weights: The matrices :math:`W_i`, with shapes (h_i, k h_{i-1}).
+        maps: The linear maps :math:`W_i`.
         biases: The vectors :math:`b_i`, with shapes (h_i,) or (B, h_i).
         activations: For each hidden layer, what gives features and slopes of its entries.
     """
 
-    weights: tuple[Tensor, ...]
+    maps: tuple[LinearMap, ...]
     biases: tuple[Tensor, ...]
-    activations: tuple[Callable[[Tensor], tuple[Tensor, Tensor]], ...]
+    activations: tuple[Nonlinearity, ...]
+
+    chain: ClassVar[type[ChainJacobian]] = MatrixJacobian
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.linearize(x)[0]
+        for linear, bias, activation in zip(self.maps, self.biases, self.activations):
+            x = activation.value(linear(x, bias))
+        return self.maps[-1](x, self.biases[-1])
 
     def linearize(self, x: Tensor) -> tuple[Tensor, ChainJacobian]:
         """The value at x and the Jacobian there, from one pass."""
         slopes = []
-        for weight, bias, activation in zip(self.weights, self.biases, self.activations):
-            x, slope = activation(x @ weight.mT + bias)
-            slopes.append(slope)
+        for linear, bias, activation in zip(self.maps, self.biases, self.activations):
+            x, slope = activation.linearize(linear(x, bias))
+            slopes.append(slope.to(linear.weight.dtype))  # not that of autocast
+        value = self.maps[-1](x, self.biases[-1])
+        return value, self.chain(self.maps, tuple(slopes))
 
-        value = x @ self.weights[-1].mT + self.biases[-1]
-        return value, ChainJacobian(self.weights, tuple(slopes))
+    def take(self, rows: Tensor) -> Perceptron:
+        """The map for some rows of the batch, where biases and scales are given for each."""
+        biases = tuple(per_row(bias, rows) for bias in self.biases)
+        activations = tuple(a.take(rows) if isinstance(a, Scaled) else a for a in self.activations)
+        return replace(self, biases=biases, activations=activations)
+
+    def to(self, dtype: torch.dtype) -> Perceptron:
+        """The map in that dtype; scalars of activations follow by themselves."""
+        maps = tuple(type(m)(m.weight.to(dtype)) for m in self.maps)
+        biases = tuple(b.to(dtype) for b in self.biases)
+        return replace(self, maps=maps, biases=biases)
+
+
+def per_row(values: Tensor, rows: Tensor) -> Tensor:
+    return values[rows] if values.dim() == 2 else values

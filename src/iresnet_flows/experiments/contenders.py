@@ -91,7 +91,8 @@ def ffjord(features: int, width: int) -> Flow:
 
 
 def i_resnet(features: int, width: int) -> Flow:
-    return InvertibleResidualFlow(features, width, num_layers=8, num_blocks_per_layer=2)
+    features_of_entries = 2 * width  # a sine and a cosine
+    return InvertibleResidualFlow(features, features_of_entries, 8, num_blocks_per_layer=2)
 
 
 CONTENDERS = {

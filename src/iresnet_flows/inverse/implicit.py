@@ -10,17 +10,13 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.inverse.solutions import Solution
-from iresnet_flows.inverse.solvers import Map
+from iresnet_flows.jacobians import Linear, Map, Transposed
 
 __all__ = ["Equation", "attach"]
 
 
 class Solver(Protocol):
     """What solves z + h(z) = b for a contraction h, as `FixedPoint` does."""
-
-    @property
-    def precision(self) -> torch.dtype | None:
-        """The dtype of the iteration, or None for the input's."""
 
     def relative(self) -> Solver:
         """The same solver with a tolerance that is relative alone."""
@@ -45,11 +41,9 @@ class Equation:
     lipschitz: Tensor
 
     def solve(self, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Solution:
-        """The solution without gradient, iterated in the solver's precision."""
-        dtype = self.solver.precision or rhs.dtype
+        """The solution without gradient."""
         with torch.no_grad():
-            h = self.make(*(t.to(dtype) for t in tensors))
-            return self.solver.solve(h, rhs, self.lipschitz)
+            return self.solver.solve(self.make(*tensors), rhs, self.lipschitz)
 
     def root(self, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
         """The solution with its gradient."""
@@ -61,8 +55,7 @@ class Equation:
         r"""The equation :math:`u + J_h(z; \theta)^\top u = b`, with :math:`(z, \theta)`."""
 
         def make(z: Tensor, *tensors: Tensor) -> Map:
-            pull = torch.func.vjp(self.make(*tensors), z)[1]
-            return lambda u: pull(u)[0]
+            return Linear(Transposed(self.make(*tensors).linearize(z)[1]))
 
         # A cotangent has no scale of its own, so its tolerance is relative alone.
         return Equation(make, self.solver.relative(), self.lipschitz)

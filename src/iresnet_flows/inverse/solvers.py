@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from iresnet_flows.concrete import concrete
 from iresnet_flows.inverse.solutions import Solution, require_converged
+from iresnet_flows.jacobians import Map
 
 __all__ = ["FixedPoint"]
-
-Map = Callable[[Tensor], Tensor]
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}
 
@@ -50,10 +48,10 @@ class FixedPoint:
 
     Example:
         >>> import torch
-        >>> y = torch.ones(1, 2, dtype=torch.float64)
-        >>> solution = FixedPoint().solve(lambda x: 0.5 * x.sin(), y, torch.tensor(0.5))
-        >>> x = solution.value
-        >>> torch.allclose(x + 0.5 * x.sin(), y)
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2), solver=FixedPoint(atol=1e-3))
+        >>> solution = block.solve(torch.ones(1, 2))
+        >>> bool(solution.converged.all())
         True
     """
 
@@ -99,6 +97,7 @@ class FixedPoint:
         """
         atol, rtol = self.tolerances(y.dtype)
         dtype, y = y.dtype, y.to(self.precision or y.dtype)
+        g = g.to(y.dtype)
         x = y
         steps = torch.zeros(y.shape[:1], dtype=torch.long, device=y.device)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from iresnet_flows.perceptrons import Nonlinearity
 
 __all__ = ["Activation", "Elementwise", "make_activation"]
 
@@ -34,25 +36,38 @@ class Activation(nn.Module, ABC):
     phase: float = 0.0
 
     @abstractmethod
+    def at(self) -> Nonlinearity:
+        """The function with the present parameters in place."""
+
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Values and derivatives at once.
 
         Arguments:
-            z: The entries, with shape ``(*, h)``.
+            z: The entries, with shape (B, h, *space).
 
         Returns:
-            The features ``(*, k h)`` and the derivatives ``(*, k, h)``.
+            The features (B, k h, *space) and the derivatives (B, k, h, *space).
         """
-
-    def at(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """`linearize` with the present parameters in place."""
-        return self.linearize
+        return self.at().linearize(z)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.linearize(z)[0]
+        return self.at().value(z)
 
 
-class ConcatenatedSine(Activation):
+class Fixed(Activation):
+    """An activation without parameters."""
+
+    def at(self) -> Nonlinearity:
+        return self
+
+    @abstractmethod
+    def value(self, z: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class ConcatenatedSine(Fixed):
     r""":math:`z \mapsto (\sin z, \cos z)`.
 
     Its derivative :math:`(\cos z, -\sin z)` has norm one everywhere, so that no part of a
@@ -62,18 +77,25 @@ class ConcatenatedSine(Activation):
     copies = 2
     phase = math.pi
 
+    def value(self, z: Tensor) -> Tensor:
+        return torch.cat((z.sin(), z.cos()), 1)
+
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        sine, cosine = z.sin(), z.cos()
-        return torch.cat((sine, cosine), dim=-1), torch.stack((cosine, -sine), dim=-2)
+        sine, cosine = SineCosine.apply(z)
+        return torch.cat((sine, cosine), 1), torch.stack((cosine, -sine), 1)
 
 
-class Sine(Activation):
+class Sine(Fixed):
     r""":math:`z \mapsto \sin z`."""
 
     phase = math.pi
 
+    def value(self, z: Tensor) -> Tensor:
+        return z.sin()
+
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return z.sin(), z.cos().unsqueeze(-2)
+        sine, cosine = SineCosine.apply(z)
+        return sine, cosine.unsqueeze(1)
 
 
 class LipSwish(Activation):
@@ -89,11 +111,8 @@ class LipSwish(Activation):
         super().__init__()
         self.raw_sharpness = nn.Parameter(torch.tensor(0.5))
 
-    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.at()(z)
-
-    def at(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        return partial(lipswish, beta=F.softplus(self.raw_sharpness))
+    def at(self) -> Nonlinearity:
+        return SharpLipSwish(F.softplus(self.raw_sharpness))
 
 
 class ConcatenatedLipSwish(LipSwish):
@@ -107,31 +126,39 @@ class ConcatenatedLipSwish(LipSwish):
 
     copies = 2
 
-    def at(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        return partial(concatenated_lipswish, beta=F.softplus(self.raw_sharpness))
+    def at(self) -> Nonlinearity:
+        return SharpConcatenatedLipSwish(F.softplus(self.raw_sharpness))
 
 
-class ELU(Activation):
+class ELU(Fixed):
     r""":math:`z \mapsto z` for :math:`z > 0`, else :math:`e^z - 1`."""
 
+    def value(self, z: Tensor) -> Tensor:
+        return F.elu(z)
+
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        decay = z.clamp(max=0).exp()
-        return F.elu(z), decay.unsqueeze(-2)
+        return F.elu(z), z.clamp(max=0).exp().unsqueeze(1)
 
 
-class Tanh(Activation):
+class Tanh(Fixed):
     r""":math:`z \mapsto \tanh z`."""
+
+    def value(self, z: Tensor) -> Tensor:
+        return z.tanh()
 
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
         value = z.tanh()
-        return value, (1 - value.square()).unsqueeze(-2)
+        return value, (1 - value.square()).unsqueeze(1)
 
 
-class Softplus(Activation):
+class Softplus(Fixed):
     r""":math:`z \mapsto \log(1 + e^z)`."""
 
+    def value(self, z: Tensor) -> Tensor:
+        return F.softplus(z)
+
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return F.softplus(z), z.sigmoid().unsqueeze(-2)
+        return F.softplus(z), z.sigmoid().unsqueeze(1)
 
 
 class Elementwise(Activation):
@@ -161,31 +188,71 @@ class Elementwise(Activation):
         self.module = module
         self.slope = float(slope)
 
+    def at(self) -> Nonlinearity:
+        return WithState(self.module, dict(self.module.named_parameters()))
+
+
+@dataclass(frozen=True)
+class SharpLipSwish:
+    """LipSwish with its sharpness in place."""
+
+    beta: Tensor
+
+    def value(self, z: Tensor) -> Tensor:
+        return z * torch.sigmoid(self.beta * z) / 1.1
+
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.at()(z)
-
-    def at(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        module = self.module
-        state: dict[str, Tensor] = dict(self.module.named_parameters())
-        return lambda z: elementwise(lambda t: torch.func.functional_call(module, state, (t,)), z)
+        gate = torch.sigmoid(self.beta * z)
+        slopes = gate * (1 + self.beta * z * (1 - gate))
+        return z * gate / 1.1, slopes.unsqueeze(1) / 1.1
 
 
-def lipswish(z: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    gate = torch.sigmoid(beta * z)
-    slopes = gate * (1 + beta * z * (1 - gate))
-    return z * gate / 1.1, slopes.unsqueeze(-2) / 1.1
+@dataclass(frozen=True)
+class SharpConcatenatedLipSwish(SharpLipSwish):
+    """The same for its concatenated form."""
+
+    def value(self, z: Tensor) -> Tensor:
+        swish = super().value
+        return torch.cat((swish(z), swish(-z)), 1) / 1.004
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        right, rise = super().linearize(z)
+        left, fall = super().linearize(-z)
+        return torch.cat((right, left), 1) / 1.004, torch.cat((rise, -fall), 1) / 1.004
 
 
-def concatenated_lipswish(z: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    right, rise = lipswish(z, beta)
-    left, fall = lipswish(-z, beta)
-    return torch.cat((right, left), -1) / 1.004, torch.cat((rise, -fall), -2) / 1.004
+@dataclass(frozen=True)
+class WithState:
+    """A module with its parameters in place."""
+
+    module: nn.Module
+    state: dict[str, Tensor]
+
+    def value(self, z: Tensor) -> Tensor:
+        return torch.func.functional_call(self.module, self.state, (z,))
+
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, pull = torch.func.vjp(self.value, z)[:2]
+        return value, pull(torch.ones_like(value))[0].unsqueeze(1)
 
 
-def elementwise(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    value, pull = torch.func.vjp(function, z)[:2]
-    (slopes,) = pull(torch.ones_like(value))
-    return value, slopes.unsqueeze(-2)
+class SineCosine(torch.autograd.Function):
+    """sin z and cos z; the gradient uses these two, where autograd would compute them again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor) -> tuple[Tensor, Tensor]:
+        return z.sin(), z.cos()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
+        sine, cosine = ctx.saved_tensors
+        return cotangents[0] * cosine - cotangents[1] * sine
 
 
 ACTIVATIONS: dict[str, type[Activation]] = {

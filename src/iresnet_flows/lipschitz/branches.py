@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
-from iresnet_flows.jacobians import Jacobian
+from iresnet_flows.jacobians import Map
 
 __all__ = ["Branch", "Residual"]
 
 
-class Residual(Protocol):
+class Residual(Map, Protocol):
     """A branch with its parameters and its context in place.
 
     Attributes:
@@ -21,12 +22,6 @@ class Residual(Protocol):
 
     @property
     def lipschitz(self) -> Tensor: ...
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The value g(x)."""
-
-    def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
-        """The value at x and the Jacobian there, from one pass."""
 
 
 class Branch(nn.Module, ABC):
@@ -50,3 +45,12 @@ class Branch(nn.Module, ABC):
         """The value g(x; c)."""
         self.check(x, context)
         return self.at(context)(x)
+
+    def lipschitz_bound(self) -> Tensor:
+        """A certified upper bound of the constant that the present parameters have.
+
+        Returns:
+            A scalar in float64 without gradient, in the Euclidean norm.
+        """
+        with torch.no_grad():
+            return self.at().lipschitz

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from iresnet_flows.checks import (
-    check_context,
-    check_features,
-    check_input,
-    check_lipschitz,
-    check_widths,
-)
-from iresnet_flows.lipschitz.activations import Activation, make_activation
-from iresnet_flows.lipschitz.branches import Branch
-from iresnet_flows.lipschitz.norms import constrain, schatten
+from iresnet_flows.checks import check_context, check_features, check_input
+from iresnet_flows.linear_maps import Matrix
+from iresnet_flows.lipschitz.activations import Activation
+from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
+from iresnet_flows.lipschitz.norms import schatten
 from iresnet_flows.perceptrons import Perceptron, weight_shapes
-from iresnet_flows.remembered import Remembered
 
 __all__ = ["LipschitzMLP"]
 
@@ -33,10 +25,11 @@ class LipschitzPerceptron(Perceptron):
     lipschitz: Tensor
 
 
-class LipschitzMLP(Branch):
+class LipschitzMLP(LayeredBranch):
     r"""A multilayer perceptron whose Lipschitz constant is bounded by construction.
 
-    .. math:: g(x; c) = \tilde W_L\, a(\cdots a(\tilde W_1 x + b_1 + U_1 c) \cdots) + b_L + U_L c
+    .. math:: g(x; c) = \tilde W_L\, s_{L-1}\, a(\cdots s_1\, a(\tilde W_1 x + b_1 + U_1 c)
+              \cdots) + b_L + U_L c , \quad s_i = \cos(S_i c)
 
     with :math:`\tilde W_i = W_i \min(1, \ell / \hat\sigma(W_i))`, :math:`\ell` the L-th root of
     the bound over the activations' slopes, and :math:`\hat\sigma` a certified upper bound of the
@@ -45,13 +38,15 @@ class LipschitzMLP(Branch):
     constraint only shrinks. There is no activation before the first layer, which is what makes
     the trace of the Jacobian cheap.
 
-    The bound is in the Euclidean norm, in x; the context c moves the biases and may enter in any
-    way. Computing the bound costs about ten products of the smaller Gram matrix a layer, once a
-    call.
+    The bound is in the Euclidean norm, in x. The context c moves the biases, in any way, and
+    scales the hidden features by :math:`|s_i| \leq 1`; without one, s is one. Computing the bound
+    costs about ten products of the smaller Gram matrix a layer, once a call.
 
     Arguments:
         features: The dimension d of x.
-        hidden_features: The widths of the hidden layers, at least one.
+        hidden_features: The widths of the hidden layers, at least one: the features that each
+            hands on. An activation that gives two features for each entry, as ``csin`` and
+            ``clipswish`` do, acts on half as many entries, so that the width must be even.
         lipschitz: The bound of the whole branch, in (0, 1). The papers' coefficient c of one
             linear layer gives ``c ** (len(hidden_features) + 1)``.
         context_features: The dimension of the context, or None.
@@ -84,77 +79,25 @@ class LipschitzMLP(Branch):
         context_features: int | None = None,
         activation: str | Activation = "csin",
     ) -> None:
-        super().__init__()
         check_features("features", features)
-        check_widths("hidden_features", hidden_features)
-        check_lipschitz(lipschitz)
-        if context_features is not None:
-            check_features("context_features", context_features)
-
+        activations = make_activations(hidden_features, activation)
+        shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
+        super().__init__(shapes, schatten, lipschitz, context_features, activations)
         self.features = features
         self.hidden_features = tuple(hidden_features)
-        self.lipschitz = float(lipschitz)
-        self.context_features = context_features
-
-        activations = [make_activation(activation) for _ in hidden_features]
-        self.activations = nn.ModuleList(activations)
-        shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
-        self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
-        self.measures = [Remembered(schatten) for _ in shapes]
-        self.biases = nn.ParameterList(torch.zeros(m) for m, _ in shapes)
-        self.context_weights = nn.ParameterList(
-            torch.empty(m, context_features) for m, _ in shapes if context_features is not None
-        )
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Orthogonal weights, a last layer near zero, so that x + g(x) starts near x."""
-        for weight in self.weights:
-            nn.init.orthogonal_(weight)
-        for bias, a in zip(self.biases, self.each_activation()):
-            nn.init.uniform_(bias, -a.phase, a.phase)
-        for weight in self.context_weights:
-            bound = 1 / math.sqrt(weight.shape[-1])
-            nn.init.uniform_(weight, -bound, bound)
-
-        for weights in (self.weights, self.context_weights):
-            if len(weights):
-                with torch.no_grad():
-                    weights[-1].mul_(0.1)
 
     def at(self, context: Tensor | None = None) -> LipschitzPerceptron:
         """The branch with its constrained weights and its context in place."""
-        activations = self.each_activation()
-        slopes = math.prod([a.slope for a in activations])
-        # A hair below the bound, so that the product of the rounded norms is not above it.
-        limit = (1 - 1e-12) * (self.lipschitz / slopes) ** (1 / len(self.weights))
-
-        bounded = (constrain(w, limit, m) for w, m in zip(self.weights, self.measures))
-        weights, norms = zip(*bounded)
-        biases = tuple(self.biases)
-        if context is not None:
-            shifts = (context @ weight.mT for weight in self.context_weights)
-            biases = tuple(b + shift for b, shift in zip(biases, shifts))
-
-        lipschitz = torch.stack(norms).prod() * slopes
-        return LipschitzPerceptron(weights, biases, tuple(a.at() for a in activations), lipschitz)
+        slope, layers = self.slope(), len(self.weights)
+        weights, norms = self.constrained([(self.lipschitz / slope) ** (1 / layers)] * layers)
+        biases, activations = self.conditioned(context)
+        maps = tuple(Matrix(weight) for weight in weights)
+        return LipschitzPerceptron(maps, biases, activations, torch.stack(norms).prod() * slope)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         dtype = self.weights[0].dtype
         check_input("x", x, self.features, dtype)
         check_context(context, self.context_features, dtype)
-
-    def each_activation(self) -> list[Activation]:
-        return cast("list[Activation]", list(self.activations))
-
-    def lipschitz_bound(self) -> Tensor:
-        """A certified upper bound of the constant that the present weights have.
-
-        Returns:
-            A scalar in float64, at most `lipschitz`, without gradient.
-        """
-        with torch.no_grad():
-            return self.at().lipschitz
 
     def extra_repr(self) -> str:
         return (

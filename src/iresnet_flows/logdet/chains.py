@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,23 +11,31 @@ from torch import Tensor
 from iresnet_flows.concrete import concrete
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.estimates import LogDet, full_precision
+from iresnet_flows.logdet.functions import Function
+from iresnet_flows.logdet.gradients import with_gradient
 
 __all__ = ["Chain", "Draw", "attach"]
 
+TRACES = 2
+
 
 class Draw(NamedTuple):
-    r"""The sums over one chain :math:`w_k = (J^\top)^k v`, with shares :math:`s_k` of the terms.
+    r"""The sums over one chain :math:`w_k = (J^\top)^k v`, without the m terms of exact traces.
 
     Arguments:
+        function: What is measured, with its factors :math:`s_k`.
         probes: The vectors v, with shape (p, B, *event).
-        totals: :math:`\sum_{k \geq 1} s_k \frac{(-1)^{k+1}}{k} v^\top w_k`, with shape (p, B).
-        weights: :math:`\sum_{k \geq 0} s_k (-1)^k w_k`, with shape (p, B, *event).
+        totals: :math:`\sum_{k > m} q_k \frac{s_k}{k} v^\top w_k`, with shape (p, B).
+        weights: :math:`\sum_{k \geq m} q_{k+1} s_{k+1} w_k`, with shape (p, B, *event).
+        coefficients: The :math:`q_{k+1} s_{k+1}`, with shape (n, p).
         bias_bound: A certified bound of what the totals leave out, with shape (B,).
     """
 
+    function: Function
     probes: Tensor
     totals: Tensor
     weights: Tensor
+    coefficients: Tensor
     bias_bound: Tensor
 
 
@@ -37,85 +45,91 @@ class Chain:
     Arguments:
         jacobian: The Jacobian J.
         v: The probes.
+        lipschitz: A bound L of the norm of J, below one, a scalar.
+        function: What is measured.
     """
 
-    def __init__(self, jacobian: Jacobian, v: Tensor) -> None:
+    def __init__(
+        self, jacobian: Jacobian, v: Tensor, lipschitz: Tensor, function: Function
+    ) -> None:
         self.jacobian = jacobian
+        self.function = function
+        self.lipschitz = lipschitz
+        self.known = jacobian.known_traces(TRACES)
         self.k = 0
-        self.v = self.w = self.weights = v
+        self.v = self.w = v
+        self.reach = norm(v)
+        self.weights = torch.zeros_like(v)
         self.totals = torch.zeros_like(inner(v, v))
+        self.coefficients: list[Tensor] = []
 
     def step(self, share: Tensor | None = None) -> None:
         """Add a term, or that share of it, one for each probe."""
+        factor = self.function.factor(self.k + 1) if self.k >= self.known else 0.0
+        coefficient = factor * (self.v.new_ones(()) if share is None else share.to(self.v.dtype))
+        self.coefficients.append(coefficient.expand(len(self.v)))
         with full_precision(self.v):
+            if factor:
+                self.weights = self.weights + like(coefficient, self.w) * self.w
             self.k, self.w = self.k + 1, self.jacobian.apply_transposed(self.w)
+            if factor:
+                term = like(coefficient, self.totals) / self.k * inner(self.v, self.w)
+                self.totals = self.totals + term
 
-        factor: Tensor | float = (-1) ** self.k
-        if share is not None:
-            factor = factor * share.to(self.v.dtype).reshape(-1, *[1] * (self.v.dim() - 1))
-        term = factor * self.w
-        self.totals = self.totals - inner(self.v, term.detach()) / self.k
-        self.weights = self.weights + term
+    def tail(self) -> Tensor:
+        r"""A bound of :math:`\sum_{i > k} |s_i v^\top w_i| / i`, averaged over the probes."""
+        factor = tail_sum(self.function, self.lipschitz, self.k)
+        return (self.reach * norm(self.w)).mean(0) * factor
 
-    def tail(self, lipschitz: Tensor) -> Tensor:
-        r"""A bound of :math:`\sum_{i > k} |v^\top w_i| / i`, averaged over the probes."""
-        i = torch.arange(1, 65, dtype=lipschitz.dtype, device=lipschitz.device)
-        powers = lipschitz**i
-        rest = powers[-1] * lipschitz / (1 - lipschitz) / (self.k + 65)
-        reach = norm(self.v) * norm(self.w.detach())
-        return (reach * ((powers / (self.k + i)).sum() + rest)).mean(0)
-
-    def certifies(self, tolerance: float, lipschitz: Tensor) -> bool:
+    def certifies(self, tolerance: float) -> bool:
         """Whether the tail of every sample is known to be small; asked of a GPU now and then."""
         # Each answer makes the host wait for the device.
         stride = 1 if self.v.device.type == "cpu" else 4
         if self.k == 0 or self.k % stride:
             return False
-        return bool(concrete(self.tail(lipschitz) <= tolerance).all())
+        return bool((concrete(self.tail()) <= tolerance).all())
 
     def draw(self, bias_bound: Tensor) -> Draw:
-        return Draw(self.v, self.totals, self.weights, bias_bound)
+        coefficients = torch.stack(self.coefficients)
+        return Draw(self.function, self.v, self.totals, self.weights, coefficients, bias_bound)
 
 
-class WithGradient(torch.autograd.Function):
-    r"""Totals that were computed elsewhere, with the gradient :math:`w^\top \partial(J v)`.
+def tail_sum(function: Function, lipschitz: Tensor, k: int, near: int = 8) -> Tensor:
+    r""":math:`\sum_{i \geq 1} |s_{k+i}| L^i / (k + i)`, from above: the far terms as geometric."""
+    sizes = [abs(function.factor(k + i)) / (k + i) for i in range(1, near + 3)]
+    i = torch.arange(1, near + 1, dtype=lipschitz.dtype, device=lipschitz.device)
+    close = (lipschitz.new_tensor(sizes[:near]) * lipschitz**i).sum()
+    return close + max(sizes[near:]) * lipschitz ** (near + 1) / (1 - lipschitz)
 
-    That of :math:`\operatorname{tr} \log(I + J)` is :math:`\operatorname{tr}((I + J)^{-1}
-    \partial J)`. The weights w stand for the inverse, times a probe. They get no gradient here,
-    but they appear in the one of Jv, and so have their own in a second derivative.
-    """
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(totals: Tensor, weights: Tensor, product: Tensor) -> Tensor:
-        return totals.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, None, Tensor]:
-        (weights,) = ctx.saved_tensors
-        event = weights.dim() - 2
-        return None, None, cotangents[0].unflatten(-1, (-1, *[1] * event)) * weights
+def neumann(jacobian: Jacobian, v: Tensor, coefficients: Tensor) -> Tensor:
+    """The weights of a `Draw` from its coefficients."""
+    w, *rest = v, *coefficients
+    weights = like(rest[0], v) * v
+    for coefficient in rest[1:]:
+        w = jacobian.apply_transposed(w)
+        weights = weights + like(coefficient, w) * w
+    return weights
 
 
 def attach(draw: Draw, jacobian: Jacobian) -> LogDet:
-    """The estimate of a draw, with its gradient: the trace, where it is cheap, is exact."""
-    v = draw.probes
-    with full_precision(v):
-        product = jacobian.apply(v)
-        totals = WithGradient.apply(draw.totals, draw.weights, product)
-        trace = jacobian.trace()
-        if trace is not None:
-            totals = totals + trace - inner(v, product)
+    """The estimate of a draw, with its gradient; traces that are cheap are exact in both."""
+    with full_precision(draw.probes):
+        totals = with_gradient(
+            jacobian, neumann, draw.totals, draw.probes, draw.weights, draw.coefficients
+        )
+        for k, trace in enumerate(jacobian.traces(TRACES), start=1):
+            totals = totals + draw.function.factor(k) / k * trace
 
     value, (p, _) = totals.mean(0), totals.shape
     spread = (totals - value).detach().square().sum(0)
     error = (spread / (p * (p - 1))).sqrt() if p > 1 else torch.full_like(spread, math.nan)
     return LogDet(value, error, draw.bias_bound)
+
+
+def like(scalars: Tensor, vectors: Tensor) -> Tensor:
+    """One scalar for each probe, or one for all, to multiply vectors with."""
+    return scalars.reshape(*scalars.shape, *[1] * (vectors.dim() - 1))
 
 
 def inner(v: Tensor, w: Tensor) -> Tensor:

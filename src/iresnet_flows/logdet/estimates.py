@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.jacobians import Jacobian
+from iresnet_flows.logdet.functions import RESIDUAL, Function
 
 __all__ = ["Estimator", "LogDet", "full_precision"]
 
@@ -40,6 +41,7 @@ class Estimator(Protocol):
         x: Tensor,
         lipschitz: Tensor,
         generator: torch.Generator | None = None,
+        function: Function = RESIDUAL,
     ) -> Any:
         """What is drawn for the Jacobians at x, of a map with that Lipschitz constant."""
 

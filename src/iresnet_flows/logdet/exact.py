@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.estimates import LogDet, full_precision
+from iresnet_flows.logdet.functions import RESIDUAL, Function
+from iresnet_flows.logdet.gradients import with_gradient
 
 __all__ = ["Exact", "logdet_plus_identity"]
 
@@ -39,15 +43,76 @@ class Exact:
         x: Tensor,
         lipschitz: Tensor,
         generator: torch.Generator | None = None,
-    ) -> None:
-        """Nothing."""
+        function: Function = RESIDUAL,
+    ) -> Function:
+        """What is measured; nothing is drawn."""
+        return function
 
-    def attach(self, draw: None, jacobian: Jacobian) -> LogDet:
-        core = jacobian.core()
-        with full_precision(core):
-            value = logdet_plus_identity(core)
+    def attach(self, draw: Function, jacobian: Jacobian) -> LogDet:
+        if jacobian.rank() < math.prod(jacobian.batch_event[1:]):
+            core = jacobian.core()
+            with full_precision(core):
+                value = measure(draw, core)
+        else:
+            value = self.measure_with_gradient(draw, jacobian)
         zero = torch.zeros_like(value)
         return LogDet(value, zero, zero)
+
+    def measure_with_gradient(self, function: Function, jacobian: Jacobian) -> Tensor:
+        r"""The value whose gradient is :math:`\sum_i w_i^\top \partial J\, e_i`.
+
+        The weights are the rows of :math:`f'(J)`, so that nothing of the determinant's own
+        computation is kept.
+        """
+        with torch.no_grad(), full_precision(jacobian.tensors[0]):
+            dense = jacobian.dense()
+            value = measure(function, dense)
+            v = basis(jacobian, dense)
+            w = derivative_rows(function, dense).reshape(v.shape)
+        # The whole value is the first total; the others give their share of the gradient alone.
+        totals = torch.cat((value[None], value.new_zeros(len(v) - 1, *value.shape)))
+        weigh = partial(rows_of, function)
+        return with_gradient(jacobian, weigh, totals, v, w, value.new_zeros(0)).sum(0)
+
+
+def measure(function: Function, m: Tensor) -> Tensor:
+    """The function of matrices (B, r, r)."""
+    terms = ((function.plus, m), (function.minus, -m))
+    values = [factor * logdet_plus_identity(x) for factor, x in terms if factor]
+    return torch.stack(values).sum(0) if len(values) > 1 else values[0]
+
+
+def derivative_rows(function: Function, m: Tensor) -> Tensor:
+    """The rows of its derivative, (r, B, r)."""
+    terms = ((function.plus, m), (-function.minus, -m))
+    parts = [factor * inverse_plus_identity(x) for factor, x in terms if factor]
+    return torch.stack(parts).sum(0).transpose(0, 1)
+
+
+def rows_of(function: Function, jacobian: Jacobian, v: Tensor, _: Tensor) -> Tensor:
+    return derivative_rows(function, jacobian.dense()).reshape(v.shape).to(v.dtype)
+
+
+def basis(jacobian: Jacobian, like: Tensor) -> Tensor:
+    """The d unit vectors, (d, B, *event)."""
+    batch, *event = jacobian.batch_event
+    d = math.prod(event)
+    eye = torch.eye(d, dtype=like.dtype, device=like.device)
+    return eye.reshape(d, 1, *event).expand(d, batch, *event)
+
+
+def inverse_plus_identity(m: Tensor) -> Tensor:
+    """The inverses of I + M for matrices (B, r, r)."""
+    whole = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) + m
+    match m.shape[-1]:
+        case 1:
+            return whole.reciprocal()
+        case 2:
+            a, b, c, d = whole.flatten(-2).unbind(-1)
+            adjugate = torch.stack((d, -b, -c, a), -1).unflatten(-1, (2, 2))
+            return adjugate / (a * d - b * c)[..., None, None]
+        case _:
+            return torch.linalg.inv(whole)
 
 
 def logdet_plus_identity(m: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from iresnet_flows.errors import InfiniteVariance
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.chains import Chain, Draw, attach
 from iresnet_flows.logdet.estimates import LogDet
+from iresnet_flows.logdet.functions import RESIDUAL, Function
 from iresnet_flows.probes import rademacher
 
 __all__ = ["RussianRoulette"]
@@ -94,11 +95,13 @@ class RussianRoulette:
         x: Tensor,
         lipschitz: Tensor,
         generator: torch.Generator | None = None,
+        function: Function = RESIDUAL,
     ) -> Draw:
         generator = generator or self.generator
         ratio = self.ratio(lipschitz)
-        chain = Chain(jacobian, rademacher((self.probes, *x.shape), x, generator))
-        while not self.is_long_enough(chain, lipschitz):
+        v = rademacher((self.probes, *x.shape), x, generator)
+        chain = Chain(jacobian, v, lipschitz, function)
+        while not self.is_long_enough(chain):
             chain.step()
 
         # P(N >= j) = q r^(j - 1), inverted.
@@ -111,11 +114,11 @@ class RussianRoulette:
     def attach(self, draw: Draw, jacobian: Jacobian) -> LogDet:
         return attach(draw, jacobian)
 
-    def is_long_enough(self, chain: Chain, lipschitz: Tensor) -> bool:
+    def is_long_enough(self, chain: Chain) -> bool:
         """Whether what is left may be left to chance."""
         if self.terms is not None:
             return chain.k == self.terms
-        return chain.k == self.max_terms or chain.certifies(self.tolerance, lipschitz)
+        return chain.k == self.max_terms or chain.certifies(self.tolerance)
 
     def ratio(self, lipschitz: Tensor) -> Tensor:
         """The chance r that the tail goes on, where that gives a finite variance."""

@@ -14,6 +14,7 @@ from iresnet_flows.errors import SeriesNotConvergedWarning
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.chains import Chain, Draw, attach
 from iresnet_flows.logdet.estimates import LogDet
+from iresnet_flows.logdet.functions import RESIDUAL, Function
 from iresnet_flows.probes import rademacher
 
 __all__ = ["PowerSeries"]
@@ -90,25 +91,26 @@ class PowerSeries:
         x: Tensor,
         lipschitz: Tensor,
         generator: torch.Generator | None = None,
+        function: Function = RESIDUAL,
     ) -> Draw:
         v = rademacher((self.probes, *x.shape), x, generator or self.generator)
-        chain = Chain(jacobian, v)
-        while not self.ends(chain, lipschitz):
+        chain = Chain(jacobian, v, lipschitz, function)
+        while not self.ends(chain):
             chain.step()
-        return chain.draw(chain.tail(lipschitz))
+        return chain.draw(chain.tail())
 
     def attach(self, draw: Draw, jacobian: Jacobian) -> LogDet:
         return attach(draw, jacobian)
 
-    def ends(self, chain: Chain, lipschitz: Tensor) -> bool:
+    def ends(self, chain: Chain) -> bool:
         """Whether no further term is needed."""
         if self.terms is not None:
             return chain.k == self.terms
-        if chain.certifies(self.tolerance, lipschitz):
+        if chain.certifies(self.tolerance):
             return True
         if chain.k < self.max_terms:
             return False
-        tail = concrete(chain.tail(lipschitz)).max()
+        tail = concrete(chain.tail()).max()
         warnings.warn(
             f"The log-det series was cut after {chain.k} terms with a certified tail of "
             f"{float(tail):.1e} nats, above the tolerance {self.tolerance:.1e}: "

@@ -1,0 +1,133 @@
+"""The layers of a branch: weights that are always constrained, and where a context enters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from iresnet_flows.checks import check_features, check_lipschitz, check_widths
+from iresnet_flows.lipschitz.activations import Activation, make_activation
+from iresnet_flows.lipschitz.branches import Branch
+from iresnet_flows.lipschitz.norms import Schatten, constrain
+from iresnet_flows.perceptrons import Nonlinearity, Scaled
+from iresnet_flows.remembered import Remembered
+
+__all__ = ["LayeredBranch", "make_activations"]
+
+ROUNDING = 1 - 1e-12  # a hair below a bound, so that a product of rounded norms is not above it
+
+
+def make_activations(
+    hidden_features: Sequence[int], activation: str | Activation
+) -> list[Activation]:
+    """An activation for each hidden layer; its width must be a multiple of the copies.
+
+    Raises:
+        ValueError: A width or the name is out of range.
+    """
+    check_widths("hidden_features", hidden_features)
+    activations = [make_activation(activation) for _ in hidden_features]
+    for width, a in zip(hidden_features, activations, strict=True):
+        if width % a.copies:
+            raise ValueError(
+                f"each of hidden_features must be a multiple of {a.copies}, got {width}: the "
+                f"activation hands on {a.copies} features for each entry."
+            )
+    return activations
+
+
+class LayeredBranch(Branch):
+    r"""A branch of linear layers, each followed by an activation but the last.
+
+    A context c moves the biases, :math:`b_i + U_i c`, and scales the activations by
+    :math:`\cos(S_i c)`, which is one without a context and at most one with any: the bound in x
+    holds for every context.
+
+    Arguments:
+        shapes: Those of the weights; the first number is that of the layer's entries.
+        measure: What the norm of a weight is computed with.
+        lipschitz: The bound of the whole branch, in (0, 1).
+        context_features: The dimension of the context, or None.
+        activations: For each layer but the last.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        measure: Callable[[Tensor], Schatten],
+        lipschitz: float,
+        context_features: int | None,
+        activations: Sequence[Activation],
+    ) -> None:
+        super().__init__()
+        check_lipschitz(lipschitz)
+        if context_features is not None:
+            check_features("context_features", context_features)
+
+        self.lipschitz = float(lipschitz)
+        self.context_features = context_features
+        self.activations = nn.ModuleList(activations)
+        self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
+        self.measures = [Remembered(measure) for _ in shapes]
+        self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
+        widths = [shape[0] for shape in shapes if context_features is not None]
+        self.context_weights = nn.ParameterList(
+            torch.empty(width, cast("int", context_features)) for width in widths
+        )
+        self.context_scales = nn.ParameterList(
+            torch.empty(width, cast("int", context_features)) for width in widths[:-1]
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Orthogonal weights, a last layer near zero, so that x + g(x) starts near x."""
+        for weight in self.weights:
+            nn.init.orthogonal_(weight)
+        for bias, a in zip(self.biases, self.each_activation()):
+            nn.init.uniform_(bias, -a.phase, a.phase)
+        for weight in (*self.context_weights, *self.context_scales):
+            bound = 1 / math.sqrt(weight.shape[-1])
+            nn.init.uniform_(weight, -bound, bound)
+
+        for weights in (self.weights, self.context_weights):
+            if len(weights):
+                with torch.no_grad():
+                    weights[-1].mul_(0.1)
+
+    def constrained(
+        self, limits: Sequence[float]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The weights below these limits, and the norm that each has at most."""
+        bounded = [
+            constrain(w, ROUNDING * limit, m)
+            for w, limit, m in zip(self.weights, limits, self.measures, strict=True)
+        ]
+        weights, norms = zip(*bounded, strict=True)
+        return weights, norms
+
+    def conditioned(
+        self, context: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Nonlinearity, ...]]:
+        """The biases and the activations with a context in place."""
+        biases = tuple(self.biases)
+        activations = tuple(a.at() for a in self.each_activation())
+        if context is None:
+            return biases, activations
+
+        shifts = (context @ weight.mT for weight in self.context_weights)
+        scales = ((context @ weight.mT).cos() for weight in self.context_scales)
+        return (
+            tuple(b + shift for b, shift in zip(biases, shifts, strict=True)),
+            tuple(Scaled(a, s) for a, s in zip(activations, scales, strict=True)),
+        )
+
+    def each_activation(self) -> list[Activation]:
+        return cast("list[Activation]", list(self.activations))
+
+    def slope(self) -> float:
+        """The product of the slopes of the activations."""
+        return math.prod([a.slope for a in self.each_activation()])
