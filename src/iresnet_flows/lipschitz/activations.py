@@ -43,10 +43,10 @@ class Activation(nn.Module, ABC):
         """Values and derivatives at once.
 
         Arguments:
-            z: The entries, with shape (B, h, *space).
+            z: The entries, with shape ``(B, h, *space)``.
 
         Returns:
-            The features (B, k h, *space) and the derivatives (B, k, h, *space).
+            The features ``(B, k h, *space)`` and the derivatives ``(B, k, h, *space)``.
         """
         return self.at().linearize(z)
 
