@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows import (
+    Anderson,
     Exact,
     FixedPoint,
     InvertibleResidualBlock,
     LipschitzMLP,
+    Newton,
     PowerSeries,
     RussianRoulette,
 )
@@ -32,6 +34,8 @@ __all__ = ["CASES", "Case", "hostile", "params"]
 
 ACTIVATIONS = ("csin", "sin", "lipswish", "clipswish", "elu", "tanh", "softplus")
 TIGHT = FixedPoint(atol=1e-13, rtol=1e-13)
+ANDERSON = Anderson(atol=1e-13, rtol=1e-13)
+NEWTON = Newton(atol=1e-13, rtol=1e-13)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def block(
     features: int,
     *hidden: int,
     log_det: Any = None,
+    solver: Any = TIGHT,
     memory: Any = "full",
     second: bool = False,
     **kwargs: Any,
@@ -123,7 +128,7 @@ def block(
 
     def make() -> Layer:
         branch = LipschitzMLP(features, hidden_features=hidden, **kwargs)
-        return InvertibleResidualBlock(branch, log_det or Exact(), TIGHT, memory)
+        return InvertibleResidualBlock(branch, log_det or Exact(), solver, memory)
 
     # Second derivatives, which torch.func always prepares, are what low memory does without.
     lacks = frozenset() if memory == "full" else frozenset({"func", "vmap"})
@@ -178,6 +183,10 @@ CASES = {
     "series, low memory": block(2, 8, 6, log_det=AllSigns(terms=90), memory="low"),
     "exact, low memory, context": block(2, 8, 6, memory="low", context_features=2),
     "roulette": block(2, 8, 6, log_det=AllSignsRoulette(terms=90)),
+    "anderson": block(3, 8, 8, solver=ANDERSON, lipschitz=0.9, second=True),
+    "anderson, context": block(5, 8, 6, solver=ANDERSON, lipschitz=0.9, context_features=2),
+    "newton": block(2, 8, 6, solver=NEWTON, lipschitz=0.9, second=True),
+    "newton, context": block(3, 8, 6, solver=NEWTON, lipschitz=0.9, context_features=2),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.

@@ -2,19 +2,21 @@
 
 from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.errors import InverseNotConverged
-from iresnet_flows.inverse import FixedPoint, Solution
+from iresnet_flows.inverse import Anderson, FixedPoint, Newton, Solution
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.logdet import Exact, LogDet, PowerSeries, RussianRoulette
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Anderson",
     "Exact",
     "FixedPoint",
     "InverseNotConverged",
     "InvertibleResidualBlock",
     "LipschitzMLP",
     "LogDet",
+    "Newton",
     "PowerSeries",
     "RussianRoulette",
     "Solution",

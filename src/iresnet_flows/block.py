@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -10,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iresnet_flows.inverse import Equation, FixedPoint, Solution, attach
-from iresnet_flows.inverse.implicit import Solver
+from iresnet_flows.inverse import Anderson, Equation, Newton, Solution, Solver, attach
 from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
@@ -20,6 +20,7 @@ from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries
 __all__ = ["InvertibleResidualBlock"]
 
 EXACT_RANK = {"train": 8, "eval": 64}
+NEWTON_FEATURES = 2
 
 
 class InvertibleResidualBlock(Layer):
@@ -36,7 +37,8 @@ class InvertibleResidualBlock(Layer):
         log_det: `Exact` or `PowerSeries`. None: exact where the branch, at its narrowest, is at
             most 64 wide in eval mode and 16 in train mode, where its gradient would cost more than
             the rest; the certified series elsewhere.
-        solver: How the inverse is solved; None: `FixedPoint` with its defaults.
+        solver: How the inverse is solved. None: `Newton` for one and two dimensions, `Anderson`
+            for more, with their defaults.
         memory: ``low`` keeps x and what was drawn for the backward pass, three vectors a sample
             for a series whatever its length, and evaluates g once more there. Such a log-det has
             first derivatives only, and says so when asked for more.
@@ -79,7 +81,7 @@ class InvertibleResidualBlock(Layer):
         self.branch = branch
         self.context_features = branch.context_features
         self.log_det = log_det
-        self.solver: Solver = solver or FixedPoint()
+        self.solver = solver
         self.memory = memory
         self.seed: int | None = None
 
@@ -90,8 +92,12 @@ class InvertibleResidualBlock(Layer):
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The x with x + g(x) = y, and minus log|det(I + J_g(x))|."""
-        x = self.invert(y, context)
-        return x, -self.log_abs_det(x, context).value
+        g = self.residual(y, context)
+        equation, tensors = self.equation(g, y, context)
+        x = equation.root(y, tensors, g)
+        if self.memory == "low" and torch.is_grad_enabled():
+            return x, -self.linearize_twice(x, context)[1].value
+        return x, -self.measure(g, x)[1].value
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y = x + g(x) alone."""
@@ -99,13 +105,15 @@ class InvertibleResidualBlock(Layer):
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The x with x + g(x) = y alone."""
-        equation, tensors = self.equation(y, context)
-        return equation.root(y, tensors)
+        g = self.residual(y, context)
+        equation, tensors = self.equation(g, y, context)
+        return equation.root(y, tensors, g)
 
     def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
         """The inverse with its certified error, converged or not; the value has its gradient."""
-        equation, tensors = self.equation(y, context)
-        solution = equation.solve(y, tensors)
+        g = self.residual(y, context)
+        equation, tensors = self.equation(g, y, context)
+        solution = equation.solver.solve(g, y, g.lipschitz)
         value = attach(equation, solution.value, y, tensors)
         return Solution(value, solution.error_bound, solution.converged, solution.steps)
 
@@ -134,7 +142,9 @@ class InvertibleResidualBlock(Layer):
         """g(x) and the log-det at x, from one pass."""
         if self.memory == "low" and torch.is_grad_enabled():
             return self.linearize_twice(x, context)
-        g = self.residual(x, context)
+        return self.measure(self.residual(x, context), x)
+
+    def measure(self, g: Residual, x: Tensor) -> tuple[Tensor, LogDet]:
         value, jacobian = g.linearize(x)
         estimator = self.estimator(jacobian)
         with torch.no_grad():
@@ -167,9 +177,10 @@ class InvertibleResidualBlock(Layer):
     def generator(self, x: Tensor) -> torch.Generator | None:
         return None if self.seed is None else torch.Generator(x.device).manual_seed(self.seed)
 
-    def equation(self, y: Tensor, context: Tensor | None) -> tuple[Equation, tuple[Tensor, ...]]:
+    def equation(
+        self, g: Residual, y: Tensor, context: Tensor | None
+    ) -> tuple[Equation, tuple[Tensor, ...]]:
         """x + g(x) = y as a function of all tensors that g depends on."""
-        lipschitz = self.residual(y, context).lipschitz
         at = At(self.branch)
         names, tensors = zip(*at.named_parameters())
         given = () if context is None else (context,)
@@ -178,7 +189,12 @@ class InvertibleResidualBlock(Layer):
             state = dict(zip(names, values))
             return torch.func.functional_call(at, state, values[len(names) :])
 
-        return Equation(make, self.solver, lipschitz), (*tensors, *given)
+        return Equation(make, self.chosen_solver(y), g.lipschitz), (*tensors, *given)
+
+    def chosen_solver(self, y: Tensor) -> Solver:
+        if self.solver is not None:
+            return self.solver
+        return Newton() if math.prod(y.shape[1:]) <= NEWTON_FEATURES else Anderson()
 
 
 class At(nn.Module):

@@ -74,8 +74,13 @@ class FunctionJacobian(Jacobian):
     def pull(self) -> Callable[[Tensor], tuple[Tensor]]:
         return torch.func.vjp(self.at, self.x)[1]
 
+    @cached_property
+    def push(self) -> Callable[[Tensor], tuple[Tensor]]:
+        # J v is the gradient of w^T J v in w: two reverse passes, which every function has.
+        return torch.func.vjp(lambda w: self.pull(w)[0], torch.zeros_like(self.x))[1]
+
     def apply(self, v: Tensor) -> Tensor:
-        return torch.stack([torch.func.jvp(self.at, (self.x,), (t,))[1] for t in v])
+        return torch.stack([self.push(t)[0] for t in v])
 
     def apply_transposed(self, w: Tensor) -> Tensor:
         return torch.stack([self.pull(t)[0] for t in w])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit, check_features
 from iresnet_flows.errors import MissingExtra
-from iresnet_flows.inverse.implicit import Solver
+from iresnet_flows.inverse import Solver
 from iresnet_flows.layers import ElementwiseAffine
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz import Activation, LipschitzMLP

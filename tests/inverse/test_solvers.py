@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from typing import ClassVar
 
 import pytest
 import torch
 from cases import hostile
 
-from iresnet_flows import FixedPoint, InverseNotConverged, InvertibleResidualBlock, LipschitzMLP
+from iresnet_flows import (
+    Anderson,
+    FixedPoint,
+    InverseNotConverged,
+    InvertibleResidualBlock,
+    LipschitzMLP,
+    Newton,
+)
 from iresnet_flows.errors import InverseNotConvergedWarning
 from iresnet_flows.functions import FunctionMap
 from iresnet_flows.inverse import Equation
@@ -17,16 +25,36 @@ from iresnet_flows.inverse import Equation
 HARD = torch.tensor(0.97, dtype=torch.float64)
 
 
-def build(lipschitz: float = 0.9, **solver) -> InvertibleResidualBlock:
+SOLVERS = (FixedPoint, Anderson, Newton)
+
+each_solver = pytest.mark.parametrize("kind", SOLVERS)
+
+
+def build(lipschitz: float = 0.9, kind=FixedPoint, **solver) -> InvertibleResidualBlock:
     branch = hostile(LipschitzMLP(3, (8, 8), lipschitz=lipschitz).double())
-    return InvertibleResidualBlock(branch, solver=FixedPoint(**solver))
+    return InvertibleResidualBlock(branch, solver=kind(**solver))
 
 
+class Counted(FunctionMap):
+    """A map that knows for how many rows it was called."""
+
+    calls: ClassVar[list[int]] = []
+
+    def __call__(self, x):
+        self.calls.append(len(x))
+        return super().__call__(x)
+
+
+def orthogonal(d: int) -> torch.Tensor:
+    return torch.nn.init.orthogonal_(torch.empty(d, d, dtype=torch.float64))
+
+
+@each_solver
 @pytest.mark.parametrize("lipschitz", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("max_steps", [1, 2, 3, 10, 30, 100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_error_bound_of_a_truncated_solve_is_a_bound(lipschitz, max_steps, dtype):
-    block = build(lipschitz, max_steps=max_steps)
+def test_the_error_bound_of_a_truncated_solve_is_a_bound(kind, lipschitz, max_steps, dtype):
+    block = build(lipschitz, kind, max_steps=max_steps)
     x = 3 * torch.randn(20, 3, dtype=torch.float64)
     y = block.transform(x)
     g = block.to(dtype).branch.at()
@@ -37,11 +65,12 @@ def test_the_error_bound_of_a_truncated_solve_is_a_bound(lipschitz, max_steps, d
     assert (solution.steps <= max_steps).all()
 
 
+@each_solver
 @pytest.mark.parametrize("slope", [0.97, -0.97])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
-def test_the_hardest_contraction_reaches_its_tolerance(slope, dtype, tolerance):
+def test_the_hardest_contraction_reaches_its_tolerance(kind, slope, dtype, tolerance):
     y = torch.tensor([[1.0, -2.0], [0.0, 0.5], [1e-3, 0.0]], dtype=dtype)
-    solution = FixedPoint(max_steps=2000).solve(FunctionMap(lambda x: slope * x), y, HARD)
+    solution = kind(max_steps=2000).solve(FunctionMap(lambda x: slope * x), y, HARD)
     assert solution.converged.all()
     assert solution.value.dtype == solution.error_bound.dtype == dtype
     truth = y.double() / (1 + slope)
@@ -60,31 +89,77 @@ def test_the_bound_of_the_error_is_reached_by_a_linear_map():
     assert solution.steps.tolist() == [5]
 
 
-def test_a_row_that_has_converged_moves_no_more():
-    y = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    seen = []
+@each_solver
+def test_rows_that_have_converged_move_no_more_and_leave_the_work(kind):
+    y = torch.tensor([[0.0], [1.0], [0.0], [0.0], [2.0]], dtype=torch.float64)
+    Counted.calls.clear()
+    g = Counted(lambda x: -0.9 * x - 0.01 * x.sin())
+    solution = kind().solve(g, y, torch.tensor(0.91))
+    assert solution.steps[[0, 2, 3]].tolist() == [1, 1, 1]
+    assert (solution.steps[[1, 4]] > 2).all()
+    assert (solution.value[[0, 2, 3]] == 0).all()
+    assert Counted.calls[0] == 5
+    assert max(Counted.calls[1:]) == 2
 
-    def g(x):
-        seen.append(x.clone())
-        return -0.9 * x
-
-    solution = FixedPoint().solve(FunctionMap(g), y, torch.tensor(0.9))
-    assert solution.steps[0] == 1
-    assert solution.steps[1] > 100
-    assert all(x[0] == seen[0][0] for x in seen)
-
-    block = build()
+    block = build(kind=kind)
     y = torch.randn(6, 3, dtype=torch.float64)
     together = block.solve(y)
     for i in range(6):
         alone = block.solve(y[i : i + 1])
-        torch.testing.assert_close(together.value[i : i + 1], alone.value, rtol=0, atol=1e-14)
-        assert together.steps[i] == alone.steps[0]
+        torch.testing.assert_close(together.value[i : i + 1], alone.value, rtol=0, atol=1e-10)
+        assert together.converged[i] == alone.converged[0]
 
 
+def test_acceleration_takes_fewer_evaluations_on_a_smooth_branch():
+    y = torch.randn(50, 3, dtype=torch.float64)
+    steps = {kind: build(0.97, kind).solve(y).steps.double().mean() for kind in SOLVERS}
+    assert steps[Anderson] < 0.6 * steps[FixedPoint]
+    assert steps[Newton] < 0.4 * steps[FixedPoint]
+
+
+@pytest.mark.parametrize("kind", [Anderson, Newton])
+def test_where_acceleration_fails_the_safeguard_keeps_the_speed_of_banach(kind):
+    """Rotations and kinks: no subspace helps, and tangents mislead."""
+    inner, outer = orthogonal(12), orthogonal(12)
+
+    def g(x):
+        return 0.9 * (x @ inner).abs() @ outer
+
+    y = torch.randn(30, 12, dtype=torch.float64)
+    plain = FixedPoint().solve(FunctionMap(g), y, torch.tensor(0.9))
+    solution = kind().solve(FunctionMap(g), y, torch.tensor(0.9))
+    assert solution.converged.all()
+    torch.testing.assert_close(solution.value, plain.value, rtol=0, atol=1e-8)
+    worst = 1 + math.log(1e-10 / plain.value.norm(dim=-1).max()) / math.log(0.9)
+    assert solution.steps.max() <= 2.2 * worst
+
+
+def test_single_precision_is_refined_to_what_it_can_hold():
+    block = build(0.97).float()
+    y = block.transform(torch.randn(200, 3))
+    g = block.branch.at()
+    truth = FixedPoint().solve(g.to(torch.float64), y.double(), g.lipschitz).value
+    for kind in SOLVERS:
+        block.solver = kind()
+        solution = block.solve(y)
+        assert solution.converged.all()
+        assert (solution.value.double() - truth).abs().max() <= 1e-6
+        block.solver = kind(precision=None)
+        assert not block.solve(y).converged.all()
+
+
+def test_rounding_ends_a_solve_that_asks_for_more_than_there_is_and_says_so():
+    block = build(atol=0.0, rtol=1e-18)
+    y = torch.randn(5, 3, dtype=torch.float64)
+    with pytest.raises(InverseNotConverged, match="Rounding lets no further step gain: loosen"):
+        block.invert(y)
+    assert (block.solve(y).steps < 1000).all()
+
+
+@each_solver
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_row_that_is_not_finite_raises_at_once_and_is_named(value):
-    block = build()
+def test_a_row_that_is_not_finite_raises_at_once_and_is_named(value, kind):
+    block = build(kind=kind)
     y = torch.randn(5, 3, dtype=torch.float64)
     y[3, 1] = value
     with pytest.raises(InverseNotConverged, match=r"1 of 5 samples.*sample 3.*check the input"):
@@ -136,16 +211,18 @@ def test_looser_tolerances_take_fewer_steps_and_are_met():
         ({"atol": -1.0}, "atol must be at least 0, got -1.0"),
         ({"rtol": math.nan}, "rtol must be at least 0, got nan"),
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"memory": 0}, "memory must be at least 1, got 0"),
         ({"on_failure": "ignore"}, "on_failure must be 'raise' or 'warn', got 'ignore'"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_to_pass(arguments, message):
     with pytest.raises(ValueError, match=message):
-        FixedPoint(**arguments)
+        Anderson(**arguments)
 
 
-def test_the_implicit_gradient_is_that_of_the_unrolled_iteration():
-    block = build(lipschitz=0.5)
+@each_solver
+def test_the_implicit_gradient_is_that_of_the_unrolled_iteration(kind):
+    block = build(0.5, kind)
     y = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([[1.0], [-2.0], [0.0], [0.5]], dtype=torch.float64)
     inputs = [y, *block.parameters()]
@@ -159,8 +236,9 @@ def test_the_implicit_gradient_is_that_of_the_unrolled_iteration():
         torch.testing.assert_close(result, expected, rtol=1e-8, atol=1e-9)
 
 
-def test_the_jacobian_of_the_inverse_is_the_inverse_of_the_jacobian():
-    block = build()
+@each_solver
+def test_the_jacobian_of_the_inverse_is_the_inverse_of_the_jacobian(kind):
+    block = build(kind=kind)
     y = torch.randn(1, 3, dtype=torch.float64)
     x = block.invert(y)
     there = torch.autograd.functional.jacobian(block.transform, x)[0, :, 0]
@@ -185,13 +263,14 @@ def test_a_failed_solve_of_the_gradient_raises_too():
         solution.value.sum().backward()
 
 
-def test_an_equation_of_a_matrix_has_the_gradients_of_the_closed_form():
+@each_solver
+def test_an_equation_of_a_matrix_has_the_gradients_of_the_closed_form(kind):
     matrix = 0.5 * torch.nn.init.orthogonal_(torch.empty(3, 3, dtype=torch.float64))
     matrix.requires_grad_()
     y = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     equation = Equation(
         lambda m: FunctionMap(lambda z, m: z @ m.mT, others=(m,)),
-        FixedPoint(),
+        kind(),
         torch.tensor(0.5).double(),
     )
 

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from iresnet_flows.inverse.solutions import Solution
+from iresnet_flows.inverse.iteration import Solver
 from iresnet_flows.jacobians import Linear, Map, Transposed
 
 __all__ = ["Equation", "attach"]
-
-
-class Solver(Protocol):
-    """What solves z + h(z) = b for a contraction h, as `FixedPoint` does."""
-
-    def relative(self) -> Solver:
-        """The same solver with a tolerance that is relative alone."""
-
-    def solve(self, g: Map, y: Tensor, lipschitz: Tensor) -> Solution: ...
-
-    def require(self, solution: Solution, lipschitz: Tensor) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -40,14 +29,11 @@ class Equation:
     solver: Solver
     lipschitz: Tensor
 
-    def solve(self, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Solution:
-        """The solution without gradient."""
+    def root(self, rhs: Tensor, tensors: tuple[Tensor, ...], h: Map | None = None) -> Tensor:
+        """The solution with its gradient; h is the map of these tensors, where it is at hand."""
         with torch.no_grad():
-            return self.solver.solve(self.make(*tensors), rhs, self.lipschitz)
-
-    def root(self, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
-        """The solution with its gradient."""
-        solution = self.solve(rhs, tensors)
+            h = self.make(*tensors) if h is None else h
+            solution = self.solver.solve(h, rhs, self.lipschitz)
         self.solver.require(solution, self.lipschitz)
         return attach(self, solution.value, rhs, tensors)
 

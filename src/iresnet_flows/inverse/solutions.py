@@ -31,7 +31,7 @@ class Solution:
 
 
 def require_converged(
-    solution: Solution, lipschitz: Tensor, tolerance: str, on_failure: str
+    solution: Solution, lipschitz: Tensor, tolerance: str, max_steps: int, on_failure: str
 ) -> None:
     """Raise, or warn, unless every sample converged."""
     converged = concrete(solution.converged).flatten()
@@ -47,12 +47,16 @@ def require_converged(
             f"is sample {rows[0]}): check the input and the parameters of the layer."
         )
     else:
+        steps = concrete(solution.steps).flatten()[~converged]
+        remedy = (
+            f"Each step multiplies the error by at most {float(concrete(lipschitz).max()):.3g}: "
+            "raise max_steps, loosen atol or rtol, or build the branch with a smaller lipschitz."
+            if steps.max() >= max_steps
+            else "Rounding lets no further step gain: loosen atol or rtol, or raise precision."
+        )
         message = (
-            f"The inverse stopped after {int(concrete(solution.steps).max())} steps with {failed} "
-            f"of {total} samples above tolerance (largest error bound {error_bound.max():.1e}, "
-            f"{tolerance}). Each step multiplies the error by at most "
-            f"{float(concrete(lipschitz).max()):.3g}: raise max_steps, loosen atol or rtol, or "
-            "build the branch with a smaller lipschitz."
+            f"The inverse stopped after {int(steps.max())} steps with {failed} of {total} samples "
+            f"above tolerance (largest error bound {error_bound.max():.1e}, {tolerance}). {remedy}"
         )
 
     if on_failure == "raise":

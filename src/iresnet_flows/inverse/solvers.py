@@ -1,44 +1,44 @@
-"""How to step towards the solution of x + g(x) = y, and when to stop."""
+"""Ways to step towards the solution of x + g(x) = y."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from iresnet_flows.concrete import concrete
-from iresnet_flows.inverse.solutions import Solution, require_converged
+from iresnet_flows.checks import check_count
+from iresnet_flows.inverse.iteration import Picard, Solver, State, per_sample
 from iresnet_flows.jacobians import Map
+from iresnet_flows.matrices import inverse_plus_identity
 
-__all__ = ["FixedPoint"]
-
-TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}
+__all__ = ["Anderson", "FixedPoint", "Newton"]
 
 
 @dataclass(frozen=True)
-class FixedPoint:
-    r"""Solves :math:`x + g(x) = y` by iterating :math:`x \leftarrow y - g(x)`.
+class FixedPoint(Solver):
+    r"""Solves :math:`x + g(x) = y` by Banach's iteration, :math:`x \leftarrow x + r`.
 
-    The iteration stops on a bound for the error, not on the size of a step. If :math:`g` is
-    :math:`L`-Lipschitz with :math:`L < 1`, then for the residual :math:`r = y - x - g(x)`
+    With the residual :math:`r = y - x - g(x)` that is :math:`x \leftarrow y - g(x)`. As every
+    solver here, it stops on a bound for the error, not on the size of a step. If :math:`g` is
+    :math:`L`-Lipschitz with :math:`L < 1`, then
 
     .. math:: \| x - x^\star \| \leq \frac{\|r\|}{1 - L} ,
 
     with the rounding error of the residual added, and each step multiplies :math:`\|r\|` by at
-    most :math:`L`. A sample that has converged moves no more.
+    most :math:`L`. A sample that has converged moves no more, and leaves the work.
 
-    A step costs one evaluation of g. Steps are made in float64 whatever the input's dtype, since
-    the residual of float32 is too coarse to certify float32; set `precision` to change that.
+    A step costs one evaluation of g. Steps are made in the input's dtype for as long as its
+    rounding lets them gain, and then in float64, since the residual of float32 is too coarse to
+    certify float32; set `precision` to change that.
 
     Arguments:
         atol: The absolute tolerance on the error in x, in Euclidean norm. None: 1e-6 in float32,
             1e-10 in float64.
         rtol: The same, relative to the norm of x.
-        max_steps: The largest number of steps.
+        max_steps: The largest number of evaluations of g.
         on_failure: ``raise`` `InverseNotConverged`, or ``warn``.
-        precision: The dtype of the iteration, or None for the input's.
+        precision: The dtype of the last steps, or None for the input's.
 
     Raises:
         ValueError: A tolerance is negative or `max_steps` is below one.
@@ -55,78 +55,132 @@ class FixedPoint:
         True
     """
 
-    atol: float | None = None
-    rtol: float | None = None
-    max_steps: int = 10_000
-    on_failure: Literal["raise", "warn"] = "raise"
-    precision: torch.dtype | None = torch.float64
+    def stepper(self, g: Map) -> Picard:
+        return Picard(g)
+
+
+@dataclass(frozen=True)
+class Anderson(FixedPoint):
+    r"""`FixedPoint`, accelerated by what the last evaluations of g told.
+
+    Differences :math:`\Delta r_i` of the residuals at the points seen are made orthonormal, and
+    those :math:`\Delta x_i` of the points follow. The step from x, with residual r, takes out
+    what they explain, and is Banach's for the rest:
+
+    .. math:: x \leftarrow x + r - \sum_i (\Delta r_i^\top r)(\Delta x_i + \Delta r_i) .
+
+    It is taken only where it contracts :math:`\|r\|` by L, else Banach's step follows, so that
+    the worst case is twice that of `FixedPoint`. For a linear map, as in the gradient of an
+    inverse, it is restarted GMRES. A step costs one evaluation of g and a few products of vectors.
+
+    Arguments:
+        memory: How many differences are kept before it starts afresh.
+
+    The other arguments, and what it raises, are those of `FixedPoint`.
+
+    References:
+        Walker & Ni, Anderson Acceleration for Fixed-Point Iterations, 2011.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(8), solver=Anderson())
+        >>> y = torch.ones(1, 8)
+        >>> steps = block.solve(y).steps
+        >>> block.solver = FixedPoint()
+        >>> bool(steps < block.solve(y).steps)
+        True
+    """
+
+    memory: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("atol", "rtol"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value!r}.")
-        if not self.max_steps >= 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps!r}.")
-        if self.on_failure not in ("raise", "warn"):
-            raise ValueError(f"on_failure must be 'raise' or 'warn', got {self.on_failure!r}.")
+        super().__post_init__()
+        check_count("memory", self.memory)
 
-    def relative(self) -> FixedPoint:
-        """The same solver with a tolerance that is relative alone."""
-        return replace(self, atol=0.0)
-
-    def tolerances(self, dtype: torch.dtype) -> tuple[float, float]:
-        """atol and rtol for a result of that dtype."""
-        default = TOLERANCES[dtype]
-        return (
-            default if self.atol is None else self.atol,
-            default if self.rtol is None else self.rtol,
-        )
-
-    @torch.no_grad()
-    def solve(self, g: Map, y: Tensor, lipschitz: Tensor) -> Solution:
-        """Solve for each sample of y.
-
-        Arguments:
-            g: The contraction.
-            y: The right-hand side, with shape ``(B, *event)``.
-            lipschitz: The bound :math:`L`, a scalar.
-
-        Returns:
-            The solution, without gradient. It may have failed: see `require`.
-        """
-        atol, rtol = self.tolerances(y.dtype)
-        dtype, y = y.dtype, y.to(self.precision or y.dtype)
-        g = g.to(y.dtype)
-        x = y
-        steps = torch.zeros(y.shape[:1], dtype=torch.long, device=y.device)
-
-        while True:
-            residual = y - x - g(x)
-            rounding = torch.finfo(x.dtype).eps * (norms(x) + norms(y))
-            error = (norms(residual) + rounding) / (1 - lipschitz)
-            converged = error <= atol + rtol * norms(x)
-            steps = steps + 1
-
-            done = converged | ~error.isfinite() | (steps >= self.max_steps)
-            if concrete(done).all():
-                break
-            steps = steps - done.long()
-            x = torch.where(per_sample(done, x), x, x + residual)
-
-        cast = torch.finfo(dtype).eps * norms(x) * (dtype != x.dtype)
-        return Solution(x.to(dtype), (error + cast).to(dtype), converged, steps)
-
-    def require(self, solution: Solution, lipschitz: Tensor) -> None:
-        """Raise or warn, as told, where the solution misses the tolerance."""
-        atol, rtol = self.tolerances(solution.value.dtype)
-        tolerance = f"atol {atol:.1e}, rtol {rtol:.1e}"
-        require_converged(solution, lipschitz, tolerance, self.on_failure)
+    def stepper(self, g: Map) -> Picard:
+        return Secants(g, self.memory)
 
 
-def norms(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=-1)
+@dataclass(frozen=True)
+class Newton(FixedPoint):
+    r"""Newton's method, :math:`x \leftarrow x + (I + J)^{-1} r`, with the safeguard of `Anderson`.
+
+    A step costs an evaluation of g with its Jacobian, that is d products, and :math:`O(d^3)`;
+    few are needed. The gradient of an inverse takes one. For small d.
+
+    The arguments, and what it raises, are those of `FixedPoint`.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2, lipschitz=0.99), solver=Newton())
+        >>> bool(block.solve(torch.ones(1, 2)).steps < 10)
+        True
+    """
+
+    def stepper(self, g: Map) -> Picard:
+        return Tangents(g)
 
 
-def per_sample(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(-1, *[1] * (like.dim() - 1))
+class Secants(Picard):
+    """The steps of `Anderson`."""
+
+    def __init__(self, g: Map, memory: int) -> None:
+        super().__init__(g)
+        self.memory = memory
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def step(self, residual: Tensor) -> Tensor:
+        step = residual
+        for dx, dr in self.pairs:
+            step = step - inner(dr, residual) * (dx + dr)
+        return step
+
+    def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
+        if len(self.pairs) == self.memory:
+            self.pairs = []
+        dx, dr = trial - state.x, residual - state.residual
+        whole = inner(dr, dr).sqrt()
+        for old_dx, old_dr in self.pairs:
+            share = inner(old_dr, dr)
+            dx, dr = dx - share * old_dx, dr - share * old_dr
+
+        # What the others explain up to a hundredth is mostly how g bends.
+        size = inner(dr, dr).sqrt()
+        fresh = (size > 1e-2 * whole) & size.isfinite()
+        self.pairs.append((torch.where(fresh, dx / size, 0.0), torch.where(fresh, dr / size, 0.0)))
+
+    def take(self, rows: Tensor) -> None:
+        super().take(rows)
+        self.pairs = [(dx[rows], dr[rows]) for dx, dr in self.pairs]
+
+
+class Tangents(Picard):
+    """The steps of `Newton`."""
+
+    here: Tensor
+    there: Tensor
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        value, jacobian = self.g.linearize(x)
+        self.there = jacobian.dense()
+        if not hasattr(self, "here"):
+            self.here = self.there
+        return y - x - value
+
+    def step(self, residual: Tensor) -> Tensor:
+        inverse = inverse_plus_identity(self.here)
+        return (inverse @ residual.flatten(1).unsqueeze(-1)).reshape(residual.shape)
+
+    def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
+        self.here = torch.where(per_sample(accepted, self.there), self.there, self.here)
+
+    def take(self, rows: Tensor) -> None:
+        super().take(rows)
+        self.here = self.here[rows]
+
+
+def inner(v: Tensor, w: Tensor) -> Tensor:
+    """The inner product of each sample, with the shape to multiply vectors with."""
+    return per_sample((v * w).flatten(1).sum(-1), v)

@@ -13,6 +13,7 @@ from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.estimates import LogDet, full_precision
 from iresnet_flows.logdet.functions import RESIDUAL, Function
 from iresnet_flows.logdet.gradients import with_gradient
+from iresnet_flows.matrices import inverse_plus_identity
 
 __all__ = ["Exact", "logdet_plus_identity"]
 
@@ -99,20 +100,6 @@ def basis(jacobian: Jacobian, like: Tensor) -> Tensor:
     d = math.prod(event)
     eye = torch.eye(d, dtype=like.dtype, device=like.device)
     return eye.reshape(d, 1, *event).expand(d, batch, *event)
-
-
-def inverse_plus_identity(m: Tensor) -> Tensor:
-    """The inverses of I + M for matrices (B, r, r)."""
-    whole = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) + m
-    match m.shape[-1]:
-        case 1:
-            return whole.reciprocal()
-        case 2:
-            a, b, c, d = whole.flatten(-2).unbind(-1)
-            adjugate = torch.stack((d, -b, -c, a), -1).unflatten(-1, (2, 2))
-            return adjugate / (a * d - b * c)[..., None, None]
-        case _:
-            return torch.linalg.inv(whole)
 
 
 def logdet_plus_identity(m: Tensor) -> Tensor:

@@ -1,0 +1,253 @@
+"""The loop that every solver shares: what a step may do, and when a sample is done."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from iresnet_flows.checks import check_count
+from iresnet_flows.concrete import concrete
+from iresnet_flows.inverse.solutions import Solution, require_converged
+from iresnet_flows.jacobians import Map
+
+__all__ = ["Picard", "Solver", "State", "norms", "per_sample"]
+
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}
+
+
+class State(NamedTuple):
+    """Where each sample is. All have the batch in front.
+
+    Arguments:
+        y: The right-hand sides.
+        x: The best points so far.
+        residual: y - x - g(x) there.
+        size: The norms of these.
+        steps: The evaluations of g.
+        cautious: Whether the next step is Banach's, for the last one did not do as well.
+        stalled: Whether Banach's step gained nothing, so that rounding allows no more.
+    """
+
+    y: Tensor
+    x: Tensor
+    residual: Tensor
+    size: Tensor
+    steps: Tensor
+    cautious: Tensor
+    stalled: Tensor
+
+    def take(self, rows: Tensor) -> State:
+        return State(*(t[rows] for t in self))
+
+    def put(self, rows: Tensor, part: State) -> State:
+        return State(*(t.index_copy(0, rows, p) for t, p in zip(self, part, strict=True)))
+
+
+class Picard:
+    """Banach's step, and what any other way to step has to have.
+
+    Arguments:
+        g: The contraction.
+    """
+
+    def __init__(self, g: Map) -> None:
+        self.g = g
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """y - x - g(x)."""
+        return y - x - self.g(x)
+
+    def step(self, residual: Tensor) -> Tensor:
+        """The step to try from the best points, whose residuals are given."""
+        return residual
+
+    def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
+        """What the residuals at other points, of which some are accepted as the best, tell."""
+
+    def take(self, rows: Tensor) -> None:
+        """Go on with some of the rows."""
+        self.g = self.g.take(rows)
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """What solves x + g(x) = y; see its subclasses.
+
+    Arguments:
+        atol: The absolute tolerance on the error in x, in Euclidean norm. None: 1e-6 in float32,
+            1e-10 in float64.
+        rtol: The same, relative to the norm of x.
+        max_steps: The largest number of evaluations of g.
+        on_failure: ``raise`` `InverseNotConverged`, or ``warn``.
+        precision: The dtype of the last steps, or None for the input's.
+    """
+
+    atol: float | None = None
+    rtol: float | None = None
+    max_steps: int = 10_000
+    on_failure: Literal["raise", "warn"] = "raise"
+    precision: torch.dtype | None = torch.float64
+
+    def __post_init__(self) -> None:
+        for name in ("atol", "rtol"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value!r}.")
+        check_count("max_steps", self.max_steps)
+        if self.on_failure not in ("raise", "warn"):
+            raise ValueError(f"on_failure must be 'raise' or 'warn', got {self.on_failure!r}.")
+
+    @abstractmethod
+    def stepper(self, g: Map) -> Picard:
+        """What proposes the steps."""
+
+    def relative(self) -> Solver:
+        """The same solver with a tolerance that is relative alone."""
+        return replace(self, atol=0.0)
+
+    def tolerances(self, dtype: torch.dtype) -> tuple[float, float]:
+        """atol and rtol for a result of that dtype."""
+        default = TOLERANCES[dtype]
+        return (
+            default if self.atol is None else self.atol,
+            default if self.rtol is None else self.rtol,
+        )
+
+    @torch.no_grad()
+    def solve(self, g: Map, y: Tensor, lipschitz: Tensor) -> Solution:
+        """Solve for each sample of y.
+
+        Arguments:
+            g: The contraction.
+            y: The right-hand side, with shape ``(B, *event)``.
+            lipschitz: The bound :math:`L`, a scalar.
+
+        Returns:
+            The solution, without gradient. It may have failed: see `require`.
+        """
+        precise = self.precision or y.dtype
+        x, steps = y, torch.zeros(y.shape[:1], dtype=torch.long, device=y.device)
+        if torch.finfo(y.dtype).eps > torch.finfo(precise).eps and self.max_steps > 1:
+            # Few digits are cheaper for as long as they gain; one evaluation is left to judge.
+            coarse = self.loop(g, y.dtype, y.dtype, lipschitz)
+            x, _, steps = coarse.run(y, x, steps, self.max_steps - 1)
+
+        loop = self.loop(g, precise, y.dtype, lipschitz)
+        x, error, steps = loop.run(y.to(precise), x.to(precise), steps, self.max_steps)
+        converged = error <= loop.tolerance(x)
+        cast = torch.finfo(y.dtype).eps * norms(x) * (y.dtype != precise)
+        return Solution(x.to(y.dtype), (error + cast).to(y.dtype), converged, steps)
+
+    def loop(self, g: Map, dtype: torch.dtype, result: torch.dtype, lipschitz: Tensor) -> Loop:
+        return Loop(self.stepper(g.to(dtype)), lipschitz, self.tolerances(result))
+
+    def require(self, solution: Solution, lipschitz: Tensor) -> None:
+        """Raise or warn, as told, where the solution misses the tolerance."""
+        atol, rtol = self.tolerances(solution.value.dtype)
+        tolerance = f"atol {atol:.1e}, rtol {rtol:.1e}"
+        require_converged(solution, lipschitz, tolerance, self.max_steps, self.on_failure)
+
+
+@dataclass
+class Loop:
+    r"""The safeguarded iteration in one precision.
+
+    A step that is tried must contract the residual by L, as Banach's :math:`x + r` always does;
+    one that does not is followed by Banach's, from the best point.
+
+    Arguments:
+        stepper: Proposes the steps.
+        lipschitz: The bound L.
+        tolerances: The absolute and the relative one.
+    """
+
+    stepper: Picard
+    lipschitz: Tensor
+    tolerances: tuple[float, float]
+
+    def run(
+        self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The best points, a bound of their errors, and the evaluations so far."""
+        state = self.iterate(y, x, steps, max_steps)
+        return state.x, self.error(state), state.steps
+
+    def iterate(self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int) -> State:
+        residual = self.stepper.residual(x, y)
+        no = torch.zeros_like(steps, dtype=torch.bool)
+        state = State(y, x, residual, norms(residual), steps + 1, no, no)
+
+        whole, rows = state, None
+        while True:
+            done = self.done(state, max_steps)
+            left = ~concrete(done)
+            count = int(left.sum())
+            if not count:
+                return state if rows is None else whole.put(rows, state)
+            # Rows leave by the half, for each selection is a copy; torch.func hides them.
+            if 2 * count <= len(left) and not is_wrapped(x):
+                keep = left.nonzero().flatten()
+                whole = state if rows is None else whole.put(rows, state)
+                rows = keep if rows is None else rows[keep]
+                state, done = state.take(keep), done[keep]
+                self.stepper.take(keep)
+            state = self.advance(state, done)
+
+    def advance(self, state: State, done: Tensor) -> State:
+        """The state after one more evaluation of g."""
+        y, x, residual, size, steps, cautious, _ = state
+        step = self.stepper.step(residual)
+        banach = torch.ones_like(cautious) if step is residual else cautious
+        step = torch.where(per_sample(banach, x), residual, step)
+        trial = torch.where(per_sample(done, x), x, x + step)
+
+        found = self.stepper.residual(trial, y)
+        found_size = norms(found)
+        accepted = ~done & ((found_size <= self.lipschitz * size) | banach)
+        self.stepper.learn(state, trial, found, accepted)
+
+        stalled = state.stalled | (banach & ~done & (found_size >= size))
+        better = accepted & ~stalled
+        here = per_sample(better, x)
+        return State(
+            y,
+            torch.where(here, trial, x),
+            torch.where(here, found, residual),
+            torch.where(better, found_size, size),
+            steps + (~done).long(),
+            ~accepted,
+            stalled,
+        )
+
+    def done(self, state: State, max_steps: int) -> Tensor:
+        error = self.error(state)
+        converged = error <= self.tolerance(state.x)
+        spent = (state.size <= self.rounding(state)) | (state.steps >= max_steps)
+        return converged | spent | state.stalled | ~error.isfinite()
+
+    def error(self, state: State) -> Tensor:
+        """A bound of the distance from the solution, with the residual's own rounding."""
+        return (state.size + self.rounding(state)) / (1 - self.lipschitz)
+
+    def rounding(self, state: State) -> Tensor:
+        return torch.finfo(state.x.dtype).eps * (norms(state.x) + norms(state.y))
+
+    def tolerance(self, x: Tensor) -> Tensor:
+        atol, rtol = self.tolerances
+        return atol + rtol * norms(x)
+
+
+def norms(x: Tensor) -> Tensor:
+    return x.flatten(1).norm(dim=-1)
+
+
+def per_sample(mask: Tensor, like: Tensor) -> Tensor:
+    return mask.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def is_wrapped(x: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)

@@ -1,0 +1,22 @@
+"""Inverses of I + M for many small matrices at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["inverse_plus_identity"]
+
+
+def inverse_plus_identity(m: Tensor) -> Tensor:
+    """The inverses of I + M for matrices (B, r, r); closed forms for r = 1 and 2."""
+    whole = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) + m
+    match m.shape[-1]:
+        case 1:
+            return whole.reciprocal()
+        case 2:
+            a, b, c, d = whole.flatten(-2).unbind(-1)
+            adjugate = torch.stack((d, -b, -c, a), -1).unflatten(-1, (2, 2))
+            return adjugate / (a * d - b * c)[..., None, None]
+        case _:
+            return torch.linalg.inv(whole)
