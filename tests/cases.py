@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from iresnet_flows import (
     Anderson,
+    CayleyBlock,
     Exact,
     FixedPoint,
     InvertibleResidualBlock,
@@ -27,7 +28,7 @@ from iresnet_flows import (
     PowerSeries,
     RussianRoulette,
 )
-from iresnet_flows.layers import ElementwiseAffine, Layer
+from iresnet_flows.layers import ElementwiseAffine, Inverted, Layer
 from iresnet_flows.lipschitz import Elementwise
 
 __all__ = ["CASES", "Case", "hostile", "params"]
@@ -122,17 +123,22 @@ def block(
     solver: Any = TIGHT,
     memory: Any = "full",
     second: bool = False,
+    kind: Any = InvertibleResidualBlock,
     **kwargs: Any,
 ) -> Case:
     kwargs = {"lipschitz": 0.6, **kwargs}
 
     def make() -> Layer:
         branch = LipschitzMLP(features, hidden_features=hidden, **kwargs)
-        return InvertibleResidualBlock(branch, log_det or Exact(), solver, memory)
+        return kind(branch, log_det or Exact(), solver, memory)
 
     # Second derivatives, which torch.func always prepares, are what low memory does without.
     lacks = frozenset() if memory == "full" else frozenset({"func", "vmap"})
     return Case(make, features, kwargs.get("context_features"), lacks=lacks, second=second)
+
+
+def inverted(*arguments: Any) -> Layer:
+    return Inverted(InvertibleResidualBlock(*arguments))
 
 
 def ffjord(
@@ -187,6 +193,20 @@ CASES = {
     "anderson, context": block(5, 8, 6, solver=ANDERSON, lipschitz=0.9, context_features=2),
     "newton": block(2, 8, 6, solver=NEWTON, lipschitz=0.9, second=True),
     "newton, context": block(3, 8, 6, solver=NEWTON, lipschitz=0.9, context_features=2),
+    "inverted block": block(3, 8, 6, kind=inverted, context_features=2),
+    "cayley, d = 1": block(1, 6, kind=CayleyBlock),
+    "cayley": block(2, 8, 6, kind=CayleyBlock, lipschitz=0.9, second=True),
+    "cayley, narrow, context": block(5, 8, 6, kind=CayleyBlock, context_features=2),
+    "cayley, series": block(
+        2, 8, 6, kind=CayleyBlock, log_det=AllSigns(terms=90), lipschitz=0.7, second=True
+    ),
+    "cayley, series, one hidden layer": block(
+        3, 8, kind=CayleyBlock, log_det=AllSigns(tolerance=1e-12), lipschitz=0.7
+    ),
+    "cayley, low memory": block(
+        2, 8, 6, kind=CayleyBlock, log_det=AllSigns(terms=90), memory="low"
+    ),
+    "cayley, roulette": block(2, 8, 6, kind=CayleyBlock, log_det=AllSignsRoulette(terms=90)),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.

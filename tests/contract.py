@@ -12,7 +12,7 @@ import torch
 from cases import Case
 from torch import Tensor, nn
 
-from iresnet_flows import InvertibleResidualBlock
+from iresnet_flows.branched import BranchedLayer
 from iresnet_flows.layers import Layer
 
 SIDES = ("forward", "inverse")
@@ -34,7 +34,7 @@ class Side(nn.Module):
 @contextmanager
 def same_draws(layer: Layer) -> Iterator[None]:
     """Repeated calls within draw the same probes, where any are drawn."""
-    if isinstance(layer, InvertibleResidualBlock):
+    if isinstance(layer, BranchedLayer):
         with layer.frozen(3):
             yield
     else:

@@ -1,6 +1,7 @@
 """Invertible residual networks as native layers of the normalizing-flow libraries."""
 
 from iresnet_flows.block import InvertibleResidualBlock
+from iresnet_flows.cayley import CayleyBlock
 from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.inverse import Anderson, FixedPoint, Newton, Solution
 from iresnet_flows.lipschitz import LipschitzMLP
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Anderson",
+    "CayleyBlock",
     "Exact",
     "FixedPoint",
     "InverseNotConverged",

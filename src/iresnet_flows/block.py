@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-
-from iresnet_flows.inverse import Anderson, Equation, Newton, Solution, Solver, attach
-from iresnet_flows.jacobians import Jacobian
-from iresnet_flows.layers.contract import Layer
-from iresnet_flows.lipschitz.branches import Branch, Residual
-from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries
+from iresnet_flows.branched import BranchedLayer
+from iresnet_flows.inverse import Solution, attach
+from iresnet_flows.logdet import LogDet
+from iresnet_flows.logdet.functions import RESIDUAL
 
 __all__ = ["InvertibleResidualBlock"]
 
-EXACT_RANK = {"train": 8, "eval": 64}
-NEWTON_FEATURES = 2
 
-
-class InvertibleResidualBlock(Layer):
+class InvertibleResidualBlock(BranchedLayer):
     r"""The map :math:`y = x + g(x)`, invertible since :math:`\operatorname{Lip}(g) < 1`.
 
     The log-determinant :math:`\log|\det(I + J_g(x))|` is in nats, and its sign is certain: with
@@ -67,37 +56,18 @@ class InvertibleResidualBlock(Layer):
         True
     """
 
-    def __init__(
-        self,
-        branch: Branch,
-        log_det: Estimator | None = None,
-        solver: Solver | None = None,
-        memory: Literal["full", "low"] = "full",
-    ) -> None:
-        super().__init__()
-        if memory not in ("full", "low"):
-            raise ValueError(f"memory must be 'full' or 'low', got {memory!r}.")
-
-        self.branch = branch
-        self.context_features = branch.context_features
-        self.log_det = log_det
-        self.solver = solver
-        self.memory = memory
-        self.seed: int | None = None
+    function = RESIDUAL
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """y = x + g(x) and log|det(I + J_g(x))|."""
-        value, log_det = self.linearize(x, context)
+        value, log_det = self.measure(self.residual(x, context), x, context)
         return x + value, log_det.value
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The x with x + g(x) = y, and minus log|det(I + J_g(x))|."""
         g = self.residual(y, context)
-        equation, tensors = self.equation(g, y, context)
-        x = equation.root(y, tensors, g)
-        if self.memory == "low" and torch.is_grad_enabled():
-            return x, -self.linearize_twice(x, context)[1].value
-        return x, -self.measure(g, x)[1].value
+        x = self.root(g, y, context)
+        return x, -self.measure(g, x, context)[1].value
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y = x + g(x) alone."""
@@ -105,9 +75,7 @@ class InvertibleResidualBlock(Layer):
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The x with x + g(x) = y alone."""
-        g = self.residual(y, context)
-        equation, tensors = self.equation(g, y, context)
-        return equation.root(y, tensors, g)
+        return self.root(self.residual(y, context), y, context)
 
     def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
         """The inverse with its certified error, converged or not; the value has its gradient."""
@@ -119,107 +87,4 @@ class InvertibleResidualBlock(Layer):
 
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> LogDet:
         """log|det(I + J_g(x))| with its standard error and a bound of its bias."""
-        return self.linearize(x, context)[1]
-
-    @contextmanager
-    def frozen(self, seed: int = 0) -> Iterator[InvertibleResidualBlock]:
-        """Repeated calls within use the same draws, a function of the seed and the shape.
-
-        The log-det of ``inverse(y)`` at ``y = block(x)`` is then minus the forward one up to the
-        solver's tolerance, also with a stochastic estimator.
-        """
-        previous, self.seed = self.seed, seed
-        try:
-            yield self
-        finally:
-            self.seed = previous
-
-    def residual(self, x: Tensor, context: Tensor | None) -> Residual:
-        self.branch.check(x, context)
-        return self.branch.at(context)
-
-    def linearize(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
-        """g(x) and the log-det at x, from one pass."""
-        if self.memory == "low" and torch.is_grad_enabled():
-            return self.linearize_twice(x, context)
-        return self.measure(self.residual(x, context), x)
-
-    def measure(self, g: Residual, x: Tensor) -> tuple[Tensor, LogDet]:
-        value, jacobian = g.linearize(x)
-        estimator = self.estimator(jacobian)
-        with torch.no_grad():
-            draw = estimator.draw(jacobian, x, g.lipschitz, self.generator(x))
-        return value, estimator.attach(draw, jacobian)
-
-    def linearize_twice(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
-        """The same; the backward pass evaluates g anew, with what was drawn the first time."""
-        drawn: list[Any] = []
-
-        def evaluate(x: Tensor) -> tuple[Tensor, ...]:
-            g = self.residual(x, context)
-            value, jacobian = g.linearize(x)
-            estimator = self.estimator(jacobian)
-            if not drawn:
-                with torch.no_grad():
-                    drawn.append(estimator.draw(jacobian, x, g.lipschitz, self.generator(x)))
-            return value, *estimator.attach(drawn[0], jacobian)
-
-        value, *log_det = checkpoint(evaluate, x, use_reentrant=False, preserve_rng_state=False)
-        value, log_det[0] = OnceDifferentiable.apply(value, log_det[0])
-        return value, LogDet(*log_det)
-
-    def estimator(self, jacobian: Jacobian) -> Estimator:
-        if self.log_det is not None:
-            return self.log_det
-        affordable = EXACT_RANK["train" if self.training else "eval"]
-        return Exact() if jacobian.rank() <= affordable else PowerSeries()
-
-    def generator(self, x: Tensor) -> torch.Generator | None:
-        return None if self.seed is None else torch.Generator(x.device).manual_seed(self.seed)
-
-    def equation(
-        self, g: Residual, y: Tensor, context: Tensor | None
-    ) -> tuple[Equation, tuple[Tensor, ...]]:
-        """x + g(x) = y as a function of all tensors that g depends on."""
-        at = At(self.branch)
-        names, tensors = zip(*at.named_parameters())
-        given = () if context is None else (context,)
-
-        def make(*values: Tensor) -> Residual:
-            state = dict(zip(names, values))
-            return torch.func.functional_call(at, state, values[len(names) :])
-
-        return Equation(make, self.chosen_solver(y), g.lipschitz), (*tensors, *given)
-
-    def chosen_solver(self, y: Tensor) -> Solver:
-        if self.solver is not None:
-            return self.solver
-        return Newton() if math.prod(y.shape[1:]) <= NEWTON_FEATURES else Anderson()
-
-
-class At(nn.Module):
-    """`branch.at` as a forward, so that it can be called with other parameters."""
-
-    def __init__(self, branch: Branch) -> None:
-        super().__init__()
-        self.branch = branch
-
-    def forward(self, context: Tensor | None = None) -> Residual:
-        return self.branch.at(context)
-
-
-class OnceDifferentiable(torch.autograd.Function):
-    """The identity, whose gradient must not be differentiated again."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(t.clone() for t in tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "a block with memory='low' keeps what first derivatives need, and a second one "
-                "was asked for (create_graph=True or torch.func): build it with memory='full'."
-            )
-        return cotangents
+        return self.measure(self.residual(x, context), x, context)[1]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iresnet_flows.linear_maps import LinearMap
 
-__all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Transposed"]
+__all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Negative", "Transposed"]
 
 
 class Map(Protocol):
@@ -277,6 +277,61 @@ class Transposed(Jacobian):
 
 def transpose(rebuild: Callable[..., Jacobian], *tensors: Tensor) -> Transposed:
     return Transposed(rebuild(*tensors))
+
+
+@dataclass(frozen=True)
+class Negated(Jacobian):
+    """The Jacobians with the other sign."""
+
+    jacobian: Jacobian
+
+    @property
+    def batch_event(self) -> tuple[int, ...]:
+        return self.jacobian.batch_event
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.jacobian.tensors
+
+    @property
+    def rebuild(self) -> Callable[..., Negated]:
+        return partial(negate, self.jacobian.rebuild)
+
+    def apply(self, v: Tensor) -> Tensor:
+        return -self.jacobian.apply(v)
+
+    def apply_transposed(self, w: Tensor) -> Tensor:
+        return -self.jacobian.apply_transposed(w)
+
+    def take(self, rows: Tensor) -> Negated:
+        return Negated(self.jacobian.take(rows))
+
+    def dense(self) -> Tensor:
+        return -self.jacobian.dense()
+
+
+def negate(rebuild: Callable[..., Jacobian], *tensors: Tensor) -> Negated:
+    return Negated(rebuild(*tensors))
+
+
+@dataclass(frozen=True)
+class Negative:
+    """The map x -> -g(x)."""
+
+    g: Map
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return -self.g(x)
+
+    def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
+        value, jacobian = self.g.linearize(x)
+        return -value, Negated(jacobian)
+
+    def take(self, rows: Tensor) -> Negative:
+        return Negative(self.g.take(rows))
+
+    def to(self, dtype: torch.dtype) -> Negative:
+        return Negative(self.g.to(dtype))
 
 
 @dataclass(frozen=True)

@@ -2,5 +2,6 @@
 
 from iresnet_flows.layers.affine import ElementwiseAffine
 from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers.inverted import Inverted
 
-__all__ = ["ElementwiseAffine", "Layer"]
+__all__ = ["ElementwiseAffine", "Inverted", "Layer"]

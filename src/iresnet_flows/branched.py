@@ -1,0 +1,182 @@
+"""What blocks that are made from a bounded branch share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from iresnet_flows.inverse import Anderson, Equation, Newton, Solver
+from iresnet_flows.jacobians import Jacobian, Map
+from iresnet_flows.layers.contract import Layer
+from iresnet_flows.lipschitz.branches import Branch, Residual
+from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries
+from iresnet_flows.logdet.functions import Function
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["BranchedLayer"]
+
+EXACT_RANK = {"train": 8, "eval": 64}
+NEWTON_FEATURES = 2
+
+
+def itself(g: Map) -> Map:
+    return g
+
+
+class BranchedLayer(Layer):
+    """A layer made from a branch g, an estimator of log-determinants and a solver.
+
+    Arguments:
+        branch: The branch g.
+        log_det: The estimator, or None for the best one at the branch's width and the mode.
+        solver: The solver, or None for the best one at the dimension.
+        memory: ``full``, or ``low`` to evaluate g once more in the backward pass.
+
+    Attributes:
+        function: Which log-determinant of g's Jacobian the layer has.
+    """
+
+    function: Function
+
+    def __init__(
+        self,
+        branch: Branch,
+        log_det: Estimator | None = None,
+        solver: Solver | None = None,
+        memory: Literal["full", "low"] = "full",
+    ) -> None:
+        super().__init__()
+        if memory not in ("full", "low"):
+            raise ValueError(f"memory must be 'full' or 'low', got {memory!r}.")
+
+        self.branch = branch
+        self.context_features = branch.context_features
+        self.log_det = log_det
+        self.solver = solver
+        self.memory = memory
+        self.seed: int | None = None
+
+    @contextmanager
+    def frozen(self, seed: int = 0) -> Iterator[Self]:
+        """Repeated calls within use the same draws, a function of the seed and the shape.
+
+        The log-det of ``inverse(y)`` at ``y = block(x)`` is then minus the forward one up to the
+        solver's tolerance, also with a stochastic estimator.
+        """
+        previous, self.seed = self.seed, seed
+        try:
+            yield self
+        finally:
+            self.seed = previous
+
+    def residual(self, x: Tensor, context: Tensor | None) -> Residual:
+        """The branch with its context in place, for points like x."""
+        self.branch.check(x, context)
+        return self.branch.at(context)
+
+    def root(
+        self,
+        g: Residual,
+        rhs: Tensor,
+        context: Tensor | None,
+        side: Callable[[Map], Map] = itself,
+    ) -> Tensor:
+        """The w with w + side(g)(w) = rhs, with its gradient."""
+        equation, tensors = self.equation(g, rhs, context, side)
+        return equation.root(rhs, tensors, side(g))
+
+    def equation(
+        self,
+        g: Residual,
+        rhs: Tensor,
+        context: Tensor | None,
+        side: Callable[[Map], Map] = itself,
+    ) -> tuple[Equation, tuple[Tensor, ...]]:
+        """That equation as a function of all tensors that g depends on."""
+        at = At(self.branch)
+        names, tensors = zip(*at.named_parameters())
+        given = () if context is None else (context,)
+
+        def make(*values: Tensor) -> Map:
+            state = dict(zip(names, values))
+            return side(torch.func.functional_call(at, state, values[len(names) :]))
+
+        return Equation(make, self.chosen_solver(rhs), g.lipschitz), (*tensors, *given)
+
+    def measure(self, g: Residual, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
+        """g(x) and the log-det at x, from one pass."""
+        if self.memory == "low" and torch.is_grad_enabled():
+            return self.measure_twice(x, context)
+        value, jacobian = g.linearize(x)
+        estimator = self.estimator(jacobian)
+        return value, estimator.attach(self.draw(estimator, g, jacobian, x), jacobian)
+
+    def measure_twice(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
+        """The same; the backward pass evaluates g anew, with what was drawn the first time."""
+        drawn: list[Any] = []
+
+        def evaluate(x: Tensor) -> tuple[Tensor, ...]:
+            g = self.residual(x, context)
+            value, jacobian = g.linearize(x)
+            estimator = self.estimator(jacobian)
+            if not drawn:
+                drawn.append(self.draw(estimator, g, jacobian, x))
+            return value, *estimator.attach(drawn[0], jacobian)
+
+        value, *log_det = checkpoint(evaluate, x, use_reentrant=False, preserve_rng_state=False)
+        value, log_det[0] = OnceDifferentiable.apply(value, log_det[0])
+        return value, LogDet(*log_det)
+
+    def draw(self, estimator: Estimator, g: Residual, jacobian: Jacobian, x: Tensor) -> Any:
+        generator = None
+        if self.seed is not None:
+            generator = torch.Generator(x.device).manual_seed(self.seed)
+        with torch.no_grad():
+            return estimator.draw(jacobian, x, g.lipschitz, generator, self.function)
+
+    def estimator(self, jacobian: Jacobian) -> Estimator:
+        if self.log_det is not None:
+            return self.log_det
+        affordable = EXACT_RANK["train" if self.training else "eval"]
+        return Exact() if jacobian.rank() <= affordable else PowerSeries()
+
+    def chosen_solver(self, rhs: Tensor) -> Solver:
+        if self.solver is not None:
+            return self.solver
+        return Newton() if math.prod(rhs.shape[1:]) <= NEWTON_FEATURES else Anderson()
+
+
+class At(nn.Module):
+    """`branch.at` as a forward, so that it can be called with other parameters."""
+
+    def __init__(self, branch: Branch) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, context: Tensor | None = None) -> Residual:
+        return self.branch.at(context)
+
+
+class OnceDifferentiable(torch.autograd.Function):
+    """The identity, whose gradient must not be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.clone() for t in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "a block with memory='low' keeps what first derivatives need, and a second one "
+                "was asked for (create_graph=True or torch.func): build it with memory='full'."
+            )
+        return cotangents

@@ -1,0 +1,48 @@
+"""The inverse of a layer as a layer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from iresnet_flows.layers.contract import Layer
+
+__all__ = ["Inverted"]
+
+
+class Inverted(Layer):
+    """A layer whose `forward` is another one's `inverse`, and the other way around.
+
+    An inverted residual block is solved in `forward` and explicit in `inverse`. Alternating both
+    kinds gives implicit flows, which change volume up and down alike.
+
+    Arguments:
+        layer: The other layer.
+
+    References:
+        Lu et al., Implicit Normalizing Flows, 2021.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2))
+        >>> layer, x = Inverted(block), torch.randn(5, 2)
+        >>> torch.equal(layer.invert(x), block.transform(x))
+        True
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.context_features = layer.context_features
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.layer.inverse(x, context)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.layer(y, context)
+
+    def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.layer.invert(x, context)
+
+    def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.layer.transform(y, context)
