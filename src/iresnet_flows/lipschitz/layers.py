@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_features, check_lipschitz, check_widths
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch
-from iresnet_flows.lipschitz.norms import Schatten, constrain
+from iresnet_flows.lipschitz.norms import constrain, schatten
 from iresnet_flows.perceptrons import Nonlinearity, Scaled
 from iresnet_flows.remembered import Remembered
 
@@ -49,7 +49,7 @@ class LayeredBranch(Branch):
 
     Arguments:
         shapes: Those of the weights; the first number is that of the layer's entries.
-        measure: What the norm of a weight is computed with.
+        bound: What bounds the norm of a weight, such as `spectral_norm_bound`.
         lipschitz: The bound of the whole branch, in (0, 1).
         context_features: The dimension of the context, or None.
         activations: For each layer but the last.
@@ -58,7 +58,7 @@ class LayeredBranch(Branch):
     def __init__(
         self,
         shapes: Sequence[tuple[int, ...]],
-        measure: Callable[[Tensor], Schatten],
+        bound: Callable[..., Tensor],
         lipschitz: float,
         context_features: int | None,
         activations: Sequence[Activation],
@@ -72,7 +72,8 @@ class LayeredBranch(Branch):
         self.context_features = context_features
         self.activations = nn.ModuleList(activations)
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
-        self.measures = [Remembered(measure) for _ in shapes]
+        self.bound = bound
+        self.measures = [Remembered(schatten) for _ in shapes]
         self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
         widths = [shape[0] for shape in shapes if context_features is not None]
         self.context_weights = nn.ParameterList(
@@ -81,7 +82,6 @@ class LayeredBranch(Branch):
         self.context_scales = nn.ParameterList(
             torch.empty(width, cast("int", context_features)) for width in widths[:-1]
         )
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Orthogonal weights, a last layer near zero, so that x + g(x) starts near x."""
@@ -103,7 +103,7 @@ class LayeredBranch(Branch):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The weights below these limits, and the norm that each has at most."""
         bounded = [
-            constrain(w, ROUNDING * limit, m)
+            constrain(w, ROUNDING * limit, m, self.bound)
             for w, limit, m in zip(self.weights, limits, self.measures, strict=True)
         ]
         weights, norms = zip(*bounded, strict=True)
