@@ -3,7 +3,7 @@
 from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.inverse import FixedPoint, Solution
-from iresnet_flows.lipschitz import LipschitzMLP
+from iresnet_flows.lipschitz import LipschitzConvNet, LipschitzMLP
 from iresnet_flows.logdet import Exact, LogDet, PowerSeries, RussianRoulette
 
 __version__ = "0.1.0"
@@ -13,6 +13,7 @@ __all__ = [
     "FixedPoint",
     "InverseNotConverged",
     "InvertibleResidualBlock",
+    "LipschitzConvNet",
     "LipschitzMLP",
     "LogDet",
     "PowerSeries",

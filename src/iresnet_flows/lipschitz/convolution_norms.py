@@ -80,7 +80,7 @@ def symbols(weight: Tensor) -> Tensor:
 
 
 def plane_waves(reach: int, points: int, like: Tensor) -> Tensor:
-    r""":math:`e^{i \delta \cdot \theta}` for one of each pair of opposite frequencies, (f, k^2)."""
+    r""":math:`e^{i \delta \cdot \theta}` for one of each pair of opposite frequencies."""
     index = torch.arange(points * points, device=like.device)
     rows, columns = index // points, index % points
     opposite = -rows % points * points + -columns % points

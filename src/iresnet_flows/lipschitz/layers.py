@@ -22,19 +22,21 @@ ROUNDING = 1 - 1e-12  # a hair below a bound, so that a product of rounded norms
 
 
 def make_activations(
-    hidden_features: Sequence[int], activation: str | Activation
+    hidden_features: Sequence[int],
+    activation: str | Activation,
+    name: str = "hidden_features",
 ) -> list[Activation]:
     """An activation for each hidden layer; its width must be a multiple of the copies.
 
     Raises:
         ValueError: A width or the name is out of range.
     """
-    check_widths("hidden_features", hidden_features)
+    check_widths(name, hidden_features)
     activations = [make_activation(activation) for _ in hidden_features]
     for width, a in zip(hidden_features, activations, strict=True):
         if width % a.copies:
             raise ValueError(
-                f"each of hidden_features must be a multiple of {a.copies}, got {width}: the "
+                f"each of {name} must be a multiple of {a.copies}, got {width}: the "
                 f"activation hands on {a.copies} features for each entry."
             )
     return activations
@@ -108,6 +110,12 @@ class LayeredBranch(Branch):
         ]
         weights, norms = zip(*bounded, strict=True)
         return weights, norms
+
+    def evenly_constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The weights below the same limit, and the bound of the branch that they give."""
+        slope, layers = self.slope(), len(self.weights)
+        weights, norms = self.constrained([(self.lipschitz / slope) ** (1 / layers)] * layers)
+        return weights, torch.stack(norms).prod() * slope
 
     def conditioned(
         self, context: Tensor | None

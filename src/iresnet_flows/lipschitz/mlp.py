@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from iresnet_flows.checks import check_context, check_features, check_input
@@ -89,11 +88,10 @@ class LipschitzMLP(LayeredBranch):
 
     def at(self, context: Tensor | None = None) -> LipschitzPerceptron:
         """The branch with its constrained weights and its context in place."""
-        slope, layers = self.slope(), len(self.weights)
-        weights, norms = self.constrained([(self.lipschitz / slope) ** (1 / layers)] * layers)
+        weights, bound = self.evenly_constrained()
         biases, activations = self.conditioned(context)
         maps = tuple(Matrix(weight) for weight in weights)
-        return LipschitzPerceptron(maps, biases, activations, torch.stack(norms).prod() * slope)
+        return LipschitzPerceptron(maps, biases, activations, bound)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         dtype = self.weights[0].dtype
