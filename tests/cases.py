@@ -23,6 +23,7 @@ from iresnet_flows import (
     Exact,
     FixedPoint,
     InvertibleResidualBlock,
+    LipschitzConvNet,
     LipschitzMLP,
     Newton,
     PowerSeries,
@@ -45,7 +46,7 @@ class Case:
 
     Arguments:
         make: Builds the layer as its user does.
-        features: The dimension d of x.
+        features: The dimension d of x, or the shape of a sample.
         context_features: That of the context, or None.
         tolerance: How exact the layer is in float64.
         step: The size of the random steps that its parameters have made.
@@ -56,7 +57,7 @@ class Case:
     """
 
     make: Callable[[], Layer]
-    features: int
+    features: int | tuple[int, ...]
     context_features: int | None = None
     tolerance: float = 1e-9
     step: float = 0.5
@@ -77,7 +78,8 @@ class Case:
         self, dtype: torch.dtype = torch.float64, batch: int = 5
     ) -> tuple[Tensor, Tensor | None]:
         torch.manual_seed(1)
-        x = torch.randn(batch, self.features, dtype=torch.float64).to(dtype)
+        event = self.features if isinstance(self.features, tuple) else (self.features,)
+        x = torch.randn(batch, *event, dtype=torch.float64).to(dtype)
         if self.context_features is None:
             return x, None
         return x, torch.randn(batch, self.context_features, dtype=torch.float64).to(dtype)
@@ -139,6 +141,21 @@ def block(
 
 def inverted(*arguments: Any) -> Layer:
     return Inverted(InvertibleResidualBlock(*arguments))
+
+
+def convolutions(
+    event: tuple[int, int, int],
+    hidden: tuple[int, ...],
+    kernels: tuple[int, ...],
+    log_det: Any = None,
+    second: bool = False,
+    **kwargs: Any,
+) -> Case:
+    def make() -> Layer:
+        branch = LipschitzConvNet(event[0], hidden, kernels, **{"lipschitz": 0.7, **kwargs})
+        return InvertibleResidualBlock(branch, log_det or Exact(), TIGHT)
+
+    return Case(make, event, kwargs.get("context_features"), second=second)
 
 
 def ffjord(
@@ -207,6 +224,20 @@ CASES = {
         2, 8, 6, kind=CayleyBlock, log_det=AllSigns(terms=90), memory="low"
     ),
     "cayley, roulette": block(2, 8, 6, kind=CayleyBlock, log_det=AllSignsRoulette(terms=90)),
+    "convolutions": convolutions((2, 3, 3), (6, 6), (3, 1, 3)),
+    "convolutions, context": convolutions(
+        (2, 2, 3), (4, 4), (3, 1, 3), context_features=3, second=True
+    ),
+    "convolutions, one pixel": convolutions((1, 1, 1), (8,), (3, 1)),
+    "convolutions, two layers, clipswish": convolutions(
+        (2, 2, 2), (6,), (3, 3), activation="clipswish"
+    ),
+    "convolutions, series": convolutions(
+        (1, 2, 3), (6, 6), (3, 1, 3), log_det=AllSigns(tolerance=1e-12), second=True
+    ),
+    "convolutions, no cheap trace, series, context": convolutions(
+        (2, 2, 1), (8, 8), (1, 3, 1), log_det=AllSigns(tolerance=1e-12), context_features=2
+    ),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.

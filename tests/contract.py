@@ -58,8 +58,8 @@ def moves_and_scales(case: Case) -> None:
 def has_the_log_det_of_its_jacobian(case: Case, side: str) -> None:
     layer, x, context = case()
     value = layer.transform if side == "forward" else layer.invert
-    jacobian = torch.autograd.functional.jacobian(lambda t: value(t, context).sum(0), x)
-    sign, truth = torch.linalg.slogdet(jacobian.transpose(0, 1))
+    jacobian = torch.autograd.functional.jacobian(lambda t: value(t, context).sum(0).flatten(), x)
+    sign, truth = torch.linalg.slogdet(jacobian.transpose(0, 1).flatten(2))
     _, logabsdet = getattr(layer, side)(x, context)
     assert (sign == 1).all()
     assert_near(logabsdet, truth, case)
@@ -88,7 +88,7 @@ def has_gradients_of_each_sample(case: Case, side: str, training: bool) -> None:
     def loss(rows: slice) -> Tensor:
         rows_context = None if context is None else context[rows]
         value, logabsdet = getattr(layer, side)(x[rows], rows_context)
-        return WEIGHTS[rows] @ (logabsdet + value.square().sum(-1))
+        return WEIGHTS[rows] @ (logabsdet + squares(value))
 
     together = torch.autograd.grad(loss(slice(None)), inputs)
     alone = [torch.autograd.grad(loss(slice(i, i + 1)), inputs) for i in range(len(x))]
@@ -169,7 +169,7 @@ def has_functional_gradients(case: Case, side: str) -> None:
 
     def loss(t: Tensor) -> Tensor:
         value, logabsdet = getattr(layer, side)(t, context)
-        return WEIGHTS @ (logabsdet + value.square().sum(-1))
+        return WEIGHTS @ (logabsdet + squares(value))
 
     with same_draws(layer):
         result = torch.func.grad(loss)(x)
@@ -257,6 +257,11 @@ def as_function(
             return torch.func.functional_call(module, state, values[:count])
 
     return function, tuple(leaf.detach().requires_grad_() for leaf in leaves)
+
+
+def squares(value: Tensor) -> Tensor:
+    """A number for each sample."""
+    return value.square().flatten(1).sum(-1)
 
 
 def assert_same_layer(layer: Layer, other: Layer, x: Tensor, context: Tensor | None) -> None:

@@ -4,7 +4,7 @@ from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.cayley import CayleyBlock
 from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.inverse import Anderson, FixedPoint, Newton, Solution
-from iresnet_flows.lipschitz import LipschitzMLP
+from iresnet_flows.lipschitz import LipschitzConvNet, LipschitzMLP
 from iresnet_flows.logdet import Exact, LogDet, PowerSeries, RussianRoulette
 
 __version__ = "0.1.0"
@@ -16,6 +16,7 @@ __all__ = [
     "FixedPoint",
     "InverseNotConverged",
     "InvertibleResidualBlock",
+    "LipschitzConvNet",
     "LipschitzMLP",
     "LogDet",
     "Newton",

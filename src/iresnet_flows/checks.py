@@ -10,10 +10,14 @@ from torch import Tensor
 __all__ = [
     "check_context",
     "check_count",
+    "check_dtype",
     "check_explicit",
     "check_features",
+    "check_images",
     "check_input",
+    "check_kernel_sizes",
     "check_lipschitz",
+    "check_tensor",
     "check_tolerance",
     "check_widths",
 ]
@@ -51,12 +55,44 @@ def check_lipschitz(value: float) -> None:
         )
 
 
+def check_kernel_sizes(values: Sequence[int], count: int) -> None:
+    if isinstance(values, (int, str)) or len(values) != count:
+        raise ValueError(
+            f"kernel_sizes must name {count} sizes, one more than there are hidden layers, "
+            f"got {values!r}."
+        )
+    for value in values:
+        check_features("each of kernel_sizes", value)
+        if value % 2 == 0:
+            raise ValueError(
+                f"each of kernel_sizes must be odd, got {value}: the image keeps its size."
+            )
+
+
 def check_input(name: str, x: Tensor, features: int, dtype: torch.dtype) -> None:
     """Refuse a tensor that is not (B, features) in the layer's dtype."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}.")
+    check_tensor(name, x)
     if x.dim() != 2 or x.shape[-1] != features:
         raise ValueError(f"{name} must have the shape (B, {features}), got {tuple(x.shape)}.")
+    check_dtype(name, x, dtype)
+
+
+def check_images(name: str, x: Tensor, channels: int, dtype: torch.dtype) -> None:
+    """Refuse a tensor that is not (B, channels, H, W), with pixels, in the layer's dtype."""
+    check_tensor(name, x)
+    if x.dim() != 4 or x.shape[1] != channels or not all(x.shape[2:]):
+        raise ValueError(
+            f"{name} must have the shape (B, {channels}, H, W), got {tuple(x.shape)}."
+        )
+    check_dtype(name, x, dtype)
+
+
+def check_tensor(name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}.")
+
+
+def check_dtype(name: str, x: Tensor, dtype: torch.dtype) -> None:
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {x.dtype}: {name}.to({dtype}).")
     if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
@@ -76,8 +112,7 @@ def check_context(context: Tensor | None, features: int | None, dtype: torch.dty
         )
     if context is None:
         raise ValueError(f"the layer was built for a context of {features} features: pass it.")
-    if not isinstance(context, Tensor):
-        raise TypeError(f"context must be a tensor, got {type(context).__name__}.")
+    check_tensor("context", context)
     if context.dim() not in (1, 2) or context.shape[-1] != features:
         raise ValueError(
             f"context must have the shape (B, {features}) or ({features},), "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.linear_maps import LinearMap
+from iresnet_flows.traces import one_layer_traces, two_layer_trace
 
 __all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Negative", "Transposed"]
 
@@ -197,10 +198,8 @@ class MatrixJacobian(ChainJacobian):
         if not middle:
             return one_layer_traces(closing, self.slopes[0].flatten(1), known)
 
-        # tr(W3 D2 W2 D1 W1) = d2^T (W2 o (W1 W3)^T) d1, for each pair of copies.
-        inner, outer = self.slopes
-        kernel = middle[0].tile(outer.shape[1], 1) * closing.mT.tile(1, inner.shape[1])
-        return (((inner.flatten(1) @ kernel.mT) * outer.flatten(1)).sum(-1),)
+        inner, outer = (s.flatten(1) for s in self.slopes)
+        return (two_layer_trace(closing, middle[0], inner, outer),)
 
     def core(self) -> Tensor:
         # Sylvester: det(I + AB) = det(I + BA), so that the chain may be cut where it is narrowest.
@@ -227,21 +226,6 @@ class MatrixJacobian(ChainJacobian):
 
     def widths(self) -> list[int]:
         return [self.maps[0].weight.shape[-1], *(s.shape[2] for s in self.slopes)]
-
-
-def one_layer_traces(closing: Tensor, slopes: Tensor, count: int) -> tuple[Tensor, ...]:
-    r"""tr J and tr J^2 of :math:`J = W_2 D W_1`, from :math:`M = W_1 W_2` and the slopes.
-
-    With one copy they are :math:`\sum_i D_i M_{ii}` and :math:`D^\top (M \circ M^\top) D`.
-    """
-    h, features = closing.shape
-    trace = slopes @ closing.unflatten(-1, (-1, h)).diagonal(dim1=0, dim2=2).flatten()
-    if count == 1:
-        return (trace,)
-    # Entry i of copy k meets entry j of copy l as M[i, (l, j)] M[j, (k, i)].
-    square = closing.tile(features // h, 1)
-    kernel = square * square.mT
-    return trace, ((slopes @ kernel) * slopes).sum(-1)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -79,4 +80,6 @@ class Convolution(LinearMap):
     def cotangent(self, w: Tensor, v: Tensor) -> Tensor:
         # The kernel's gradient is a convolution in which the images take the place of channels.
         inputs, outputs = (t.flatten(0, -4).transpose(0, 1) for t in (v, w))
+        if not inputs.shape[1]:
+            return torch.zeros_like(self.weight)
         return F.conv2d(inputs, outputs, padding=self.padding).transpose(0, 1)

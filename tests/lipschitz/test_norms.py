@@ -48,6 +48,19 @@ def test_rounding_in_float32_raises_the_bound_by_little(init, shape):
     assert truth <= spectral_norm_bound(weight) <= 1.01 * truth
 
 
+def test_a_wide_isometry_in_float32_has_a_bound():
+    """The powers of its scaled Gram matrix are as small as they can be."""
+    assert 1 <= spectral_norm_bound(torch.eye(768)) <= 1.1
+
+
+def test_a_stack_has_the_bound_of_its_largest_matrix():
+    stack = torch.randn(6, 4, 3, dtype=torch.complex128)
+    truth = torch.linalg.matrix_norm(stack, 2).max()
+    assert truth <= spectral_norm_bound(stack) <= 1.005 * truth
+    isometries = torch.eye(16, dtype=torch.complex64).expand(200, 16, 16)
+    assert 1 <= spectral_norm_bound(isometries) <= 1.01
+
+
 def test_products_of_reduced_precision_do_not_break_the_bound():
     weight = torch.randn(128, 200)
     truth = torch.linalg.matrix_norm(weight.double(), 2)

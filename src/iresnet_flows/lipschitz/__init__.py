@@ -2,6 +2,8 @@
 
 from iresnet_flows.lipschitz.activations import Activation, Elementwise, make_activation
 from iresnet_flows.lipschitz.branches import Branch, Residual
+from iresnet_flows.lipschitz.convnet import LipschitzConvNet
+from iresnet_flows.lipschitz.convolution_norms import convolution_norm_bound
 from iresnet_flows.lipschitz.mlp import LipschitzMLP
 from iresnet_flows.lipschitz.norms import spectral_norm_bound
 
@@ -9,8 +11,10 @@ __all__ = [
     "Activation",
     "Branch",
     "Elementwise",
+    "LipschitzConvNet",
     "LipschitzMLP",
     "Residual",
+    "convolution_norm_bound",
     "make_activation",
     "spectral_norm_bound",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_features, check_lipschitz, check_widths
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch
-from iresnet_flows.lipschitz.norms import Schatten, constrain
+from iresnet_flows.lipschitz.norms import constrain, schatten
 from iresnet_flows.perceptrons import Nonlinearity, Scaled
 from iresnet_flows.remembered import Remembered
 
@@ -22,19 +22,21 @@ ROUNDING = 1 - 1e-12  # a hair below a bound, so that a product of rounded norms
 
 
 def make_activations(
-    hidden_features: Sequence[int], activation: str | Activation
+    hidden_features: Sequence[int],
+    activation: str | Activation,
+    name: str = "hidden_features",
 ) -> list[Activation]:
     """An activation for each hidden layer; its width must be a multiple of the copies.
 
     Raises:
         ValueError: A width or the name is out of range.
     """
-    check_widths("hidden_features", hidden_features)
+    check_widths(name, hidden_features)
     activations = [make_activation(activation) for _ in hidden_features]
     for width, a in zip(hidden_features, activations, strict=True):
         if width % a.copies:
             raise ValueError(
-                f"each of hidden_features must be a multiple of {a.copies}, got {width}: the "
+                f"each of {name} must be a multiple of {a.copies}, got {width}: the "
                 f"activation hands on {a.copies} features for each entry."
             )
     return activations
@@ -49,7 +51,7 @@ class LayeredBranch(Branch):
 
     Arguments:
         shapes: Those of the weights; the first number is that of the layer's entries.
-        measure: What the norm of a weight is computed with.
+        bound: What bounds the norm of a weight, such as `spectral_norm_bound`.
         lipschitz: The bound of the whole branch, in (0, 1).
         context_features: The dimension of the context, or None.
         activations: For each layer but the last.
@@ -58,7 +60,7 @@ class LayeredBranch(Branch):
     def __init__(
         self,
         shapes: Sequence[tuple[int, ...]],
-        measure: Callable[[Tensor], Schatten],
+        bound: Callable[..., Tensor],
         lipschitz: float,
         context_features: int | None,
         activations: Sequence[Activation],
@@ -72,7 +74,8 @@ class LayeredBranch(Branch):
         self.context_features = context_features
         self.activations = nn.ModuleList(activations)
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
-        self.measures = [Remembered(measure) for _ in shapes]
+        self.bound = bound
+        self.measures = [Remembered(schatten) for _ in shapes]
         self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
         widths = [shape[0] for shape in shapes if context_features is not None]
         self.context_weights = nn.ParameterList(
@@ -81,7 +84,6 @@ class LayeredBranch(Branch):
         self.context_scales = nn.ParameterList(
             torch.empty(width, cast("int", context_features)) for width in widths[:-1]
         )
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Orthogonal weights, a last layer near zero, so that x + g(x) starts near x."""
@@ -103,11 +105,17 @@ class LayeredBranch(Branch):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The weights below these limits, and the norm that each has at most."""
         bounded = [
-            constrain(w, ROUNDING * limit, m)
+            constrain(w, ROUNDING * limit, m, self.bound)
             for w, limit, m in zip(self.weights, limits, self.measures, strict=True)
         ]
         weights, norms = zip(*bounded, strict=True)
         return weights, norms
+
+    def evenly_constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The weights below the same limit, and the bound of the branch that they give."""
+        slope, layers = self.slope(), len(self.weights)
+        weights, norms = self.constrained([(self.lipschitz / slope) ** (1 / layers)] * layers)
+        return weights, torch.stack(norms).prod() * slope
 
     def conditioned(
         self, context: Tensor | None

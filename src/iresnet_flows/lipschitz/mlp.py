@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from iresnet_flows.checks import check_context, check_features, check_input
 from iresnet_flows.linear_maps import Matrix
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
-from iresnet_flows.lipschitz.norms import schatten
+from iresnet_flows.lipschitz.norms import spectral_norm_bound
 from iresnet_flows.perceptrons import Perceptron, weight_shapes
 
 __all__ = ["LipschitzMLP"]
@@ -82,17 +81,17 @@ class LipschitzMLP(LayeredBranch):
         check_features("features", features)
         activations = make_activations(hidden_features, activation)
         shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
-        super().__init__(shapes, schatten, lipschitz, context_features, activations)
+        super().__init__(shapes, spectral_norm_bound, lipschitz, context_features, activations)
         self.features = features
         self.hidden_features = tuple(hidden_features)
+        self.reset_parameters()
 
     def at(self, context: Tensor | None = None) -> LipschitzPerceptron:
         """The branch with its constrained weights and its context in place."""
-        slope, layers = self.slope(), len(self.weights)
-        weights, norms = self.constrained([(self.lipschitz / slope) ** (1 / layers)] * layers)
+        weights, bound = self.evenly_constrained()
         biases, activations = self.conditioned(context)
         maps = tuple(Matrix(weight) for weight in weights)
-        return LipschitzPerceptron(maps, biases, activations, torch.stack(norms).prod() * slope)
+        return LipschitzPerceptron(maps, biases, activations, bound)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
         dtype = self.weights[0].dtype

@@ -1,7 +1,8 @@
-"""Certified bounds of a matrix's largest singular value."""
+"""Certified bounds of the largest singular value of a matrix, or of a stack of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,12 +11,15 @@ from torch import Tensor
 
 __all__ = ["Schatten", "constrain", "schatten", "spectral_norm_bound"]
 
-STAGES = (16, 8, 8)  # the power 1024, in steps that stay in float32's range between rescalings
+STAGES = (4, 4, 8, 8)  # the power 1024, in steps that stay in float32's range between rescalings
 POWER = 1024
 
 
 class Schatten(NamedTuple):
     r"""The Schatten norm of order 2m, m = 1025, of a matrix W, and what its gradient needs.
+
+    A stack of matrices is a matrix with these blocks on its diagonal, and :math:`W^\top` of a
+    complex one is its conjugate transpose.
 
     Arguments:
         norm: :math:`(\operatorname{tr} G^m)^{1/2m}` with :math:`G = W^\top W`, a scalar.
@@ -31,22 +35,30 @@ class Schatten(NamedTuple):
 
 def schatten(weight: Tensor) -> Schatten:
     """The norm by powers of the smaller Gram matrix, rescaled between them."""
-    m, n = weight.shape
+    *_, m, n = weight.shape
     tiny = torch.finfo(weight.dtype).tiny
-    gram = weight.mT @ weight
-    power, log_scale = gram, gram.new_zeros(())
+    gram = weight.mH @ weight
+    power, log_scale = gram, gram.new_zeros((), dtype=weight.real.dtype)
     for stage in STAGES:
-        scale = power.detach().norm().clamp_min(tiny)
+        scale = power.detach().norm(dim=(-2, -1)).amax().clamp_min(tiny)
         power = torch.linalg.matrix_power(power / scale, stage)
         log_scale = stage * (log_scale + scale.log())
 
-    trace = (power * gram).sum().clamp_min(tiny)
+    trace = inner(power, gram).clamp_min(tiny)
     norm = ((trace.log() + log_scale) / (2 * (POWER + 1))).exp()
     # A product of n terms errs by n u in units of Frobenius norms, and so each squaring by
     # n u tr(G)/|G|; the root halves that each time.
-    ratio = gram.detach().diagonal().sum() / norm.detach().square().clamp_min(tiny)
-    rounding = torch.finfo(weight.dtype).eps / 2 * (m + n) * ratio.clamp(1, n)
+    largest = gram.detach().diagonal(dim1=-2, dim2=-1).real.sum(-1).amax()
+    ratio = largest / norm.detach().square().clamp_min(tiny)
+    # A complex product is four real ones, in two sums of two.
+    terms = (3 if weight.is_complex() else 1) * (m + n)
+    rounding = torch.finfo(weight.dtype).eps / 2 * terms * ratio.clamp(1, n)
     return Schatten(norm, power / trace, rounding)
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of Hermitian matrices, which is real."""
+    return (a * b.conj()).sum().real
 
 
 class WithGradient(torch.autograd.Function):
@@ -92,7 +104,8 @@ def spectral_norm_bound(
     matrix and ten products of the smaller side, and one product for the gradient.
 
     Arguments:
-        weight: The matrix :math:`W`, with shape (m, n).
+        weight: The matrix :math:`W`, with shape (m, n), or a stack of them, (\*, m, n), of which
+            the largest singular value of all is bounded.
         measure: What computes the norm, such as a `Remembered` one.
 
     Returns:
@@ -114,7 +127,7 @@ def spectral_norm_bound(
         # Squares of the entries are taken, which must stay in range.
         scale = wide.detach().abs().amax().clamp_min(torch.finfo(wide.dtype).tiny)
         wide = wide / scale
-        tall = wide if wide.shape[0] >= wide.shape[1] else wide.mT
+        tall = wide if wide.shape[-2] >= wide.shape[-1] else wide.mH
         norm, kernel, rounding = measure(tall.detach())
         value = WithGradient.apply(tall, norm, kernel)
         return value.double() * (1 + rounding.double()) * scale.double()
@@ -127,10 +140,14 @@ def float32_is_exact() -> bool:
 
 
 def constrain(
-    weight: Tensor, limit: float, measure: Callable[[Tensor], Schatten] = schatten
+    weight: Tensor,
+    limit: float,
+    measure: Callable[[Tensor], Schatten] = schatten,
+    bound: Callable[..., Tensor] = spectral_norm_bound,
 ) -> tuple[Tensor, Tensor]:
     """The weight, shrunk where its norm may be above the limit, and the norm it has at most."""
-    slack = 1 + 2 * max(weight.shape) * torch.finfo(weight.dtype).eps
-    norm = spectral_norm_bound(weight, measure) * slack
+    terms = max(weight.shape[:2]) * math.prod(weight.shape[2:])
+    slack = 1 + 2 * terms * torch.finfo(weight.dtype).eps
+    norm = bound(weight, measure) * slack
     scale = limit / norm.clamp_min(limit)
     return weight * scale.to(weight.dtype), (norm * scale).detach()
