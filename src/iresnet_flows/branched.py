@@ -15,7 +15,7 @@ from iresnet_flows.inverse import Anderson, Equation, Newton, Solver
 from iresnet_flows.jacobians import Jacobian, Map
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
-from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries
+from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries, RussianRoulette
 from iresnet_flows.logdet.functions import Function
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BranchedLayer"]
 
 EXACT_RANK = {"train": 8, "eval": 64}
+SERIES: dict[str, Estimator] = {"train": RussianRoulette(), "eval": PowerSeries()}
 NEWTON_FEATURES = 2
 
 
@@ -145,8 +146,8 @@ class BranchedLayer(Layer):
     def estimator(self, jacobian: Jacobian) -> Estimator:
         if self.log_det is not None:
             return self.log_det
-        affordable = EXACT_RANK["train" if self.training else "eval"]
-        return Exact() if jacobian.rank() <= affordable else PowerSeries()
+        mode = "train" if self.training else "eval"
+        return Exact() if jacobian.rank() <= EXACT_RANK[mode] else SERIES[mode]
 
     def chosen_solver(self, rhs: Tensor) -> Solver:
         if self.solver is not None:

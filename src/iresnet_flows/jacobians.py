@@ -15,7 +15,7 @@ from torch import Tensor
 from iresnet_flows.linear_maps import LinearMap
 from iresnet_flows.traces import one_layer_traces, two_layer_trace
 
-__all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Negative", "Transposed"]
+__all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Negative", "Transposed", "as_matrices"]
 
 
 class Map(Protocol):
@@ -81,11 +81,14 @@ class Jacobian(ABC):
 
     def dense(self) -> Tensor:
         """J as matrices (B, d, d), at the price of d products."""
+        return as_matrices(self.apply(self.basis()))
+
+    def basis(self) -> Tensor:
+        """The d unit vectors, (d, B, *event)."""
         batch, *event = self.batch_event
         d = math.prod(event)
         eye = torch.eye(d, dtype=self.tensors[0].dtype, device=self.tensors[0].device)
-        columns = self.apply(eye.reshape(d, 1, *event).expand(d, batch, *event))
-        return columns.flatten(2).permute(1, 2, 0)
+        return eye.reshape(d, 1, *event).expand(d, batch, *event)
 
     def core(self) -> Tensor:
         """Matrices M of the least size, (B, r, r), with det(I + M) = det(I + J), tr M = tr J."""
@@ -95,14 +98,31 @@ class Jacobian(ABC):
         """The size r of the core, and a bound of J's rank."""
         return math.prod(self.batch_event[1:])
 
-    def cotangents(self, w: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        r"""The gradient of :math:`\sum w^\top J v` in each of the tensors."""
+    def apply_in_steps(self, v: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """J v, and what of its computation `cotangents` can use."""
+        return self.apply(v), ()
+
+    def cotangents(
+        self, w: Tensor, v: Tensor, steps: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, ...]:
+        r"""The gradient of :math:`\sum w^\top J v` in each of the tensors.
+
+        Arguments:
+            w: The vectors on the left.
+            v: Those on the right.
+            steps: What `apply_in_steps` gave with J v, if it is at hand.
+        """
         rebuild = self.rebuild
 
         def product(*tensors: Tensor) -> Tensor:
             return rebuild(*tensors).apply(v)
 
         return torch.func.vjp(product, *self.tensors)[1](w)
+
+
+def as_matrices(columns: Tensor) -> Tensor:
+    """Matrices (B, d, r) with these r columns, (r, B, *event)."""
+    return columns.flatten(2).permute(1, 2, 0)
 
 
 @dataclass(frozen=True)
@@ -137,30 +157,32 @@ class ChainJacobian(Jacobian):
         return type(self)(self.maps, tuple(s[rows] for s in self.slopes))
 
     def apply(self, v: Tensor) -> Tensor:
-        v = self.maps[0](v)
-        for slopes, linear in zip(self.slopes, self.maps[1:], strict=True):
-            v = linear(spread(slopes, v))
-        return v
+        return self.apply_in_steps(v)[0]
+
+    def apply_in_steps(self, v: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        entries = []
+        for linear, slopes in zip(self.maps, self.slopes, strict=False):
+            entries.append(linear(v))
+            v = spread(slopes, entries[-1])
+        return self.maps[-1](v), tuple(entries)
 
     def apply_transposed(self, w: Tensor) -> Tensor:
         for slopes, linear in zip(self.slopes[::-1], self.maps[:0:-1], strict=True):
             w = gather(slopes, linear.transposed(w))
         return self.maps[0].transposed(w)
 
-    def cotangents(self, w: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        inputs, entries = [v], []
-        for slopes, linear in zip(self.slopes, self.maps, strict=False):
-            entries.append(linear(inputs[-1]))
-            inputs.append(spread(slopes, entries[-1]))
-
+    def cotangents(
+        self, w: Tensor, v: Tensor, steps: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, ...]:
+        entries = steps or self.apply_in_steps(v)[1]
         weights, slopes_bar = [], []
-        for linear, x in zip(self.maps[::-1], inputs[::-1], strict=True):
-            weights.append(linear.cotangent(w, x))
-            if entries:
-                slopes, z = self.slopes[len(entries) - 1], entries.pop()
-                w = linear.transposed(w).unflatten(2, slopes.shape[1:3])
-                slopes_bar.append((w * z.unsqueeze(2)).sum(0))
-                w = (w * slopes).sum(2)
+        layers = zip(self.maps[:0:-1], self.slopes[::-1], entries[::-1], strict=True)
+        for linear, slopes, z in layers:
+            weights.append(linear.cotangent(w, spread(slopes, z)))
+            w = linear.transposed(w).unflatten(2, slopes.shape[1:3])
+            slopes_bar.append((w * z.unsqueeze(2)).sum(0))
+            w = (w * slopes).sum(2)
+        weights.append(self.maps[0].cotangent(w, v))
         return *weights[::-1], *slopes_bar[::-1]
 
 

@@ -16,7 +16,7 @@ from iresnet_flows.checks import (
 from iresnet_flows.convolutional import ConvolutionalPerceptron
 from iresnet_flows.linear_maps import Convolution
 from iresnet_flows.lipschitz.activations import Activation
-from iresnet_flows.lipschitz.convolution_norms import convolution_norm_bound
+from iresnet_flows.lipschitz.convolution_norms import convolution_norm
 from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
 from iresnet_flows.perceptrons import weight_shapes
 
@@ -92,7 +92,7 @@ class LipschitzConvNet(LayeredBranch):
         check_kernel_sizes(kernel_sizes, len(activations) + 1)
         matrices = weight_shapes(channels, hidden_channels, [a.copies for a in activations])
         shapes = [(*shape, k, k) for shape, k in zip(matrices, kernel_sizes, strict=True)]
-        super().__init__(shapes, convolution_norm_bound, lipschitz, context_features, activations)
+        super().__init__(shapes, convolution_norm, lipschitz, context_features, activations)
         self.channels = channels
         self.hidden_channels = tuple(hidden_channels)
         self.kernel_sizes = tuple(kernel_sizes)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from iresnet_flows.lipschitz.norms import Schatten, schatten, spectral_norm_bound
+from iresnet_flows.lipschitz.norms import Norm, matrix_norm
 
-__all__ = ["convolution_norm_bound", "symbols"]
+__all__ = ["convolution_norm", "convolution_norm_bound"]
 
 DENSITY = 16  # frequencies for each degree of the symbol: a factor of at most 1.04
 
 
-def convolution_norm_bound(
-    weight: Tensor, measure: Callable[[Tensor], Schatten] = schatten
-) -> Tensor:
+def convolution_norm_bound(weight: Tensor) -> Tensor:
     r"""An upper bound of a convolution's norm, for images of every size, smooth in the kernel.
 
     Zero padding cuts a block out of the convolution of the whole plane, whose norm is that of its
@@ -40,7 +37,6 @@ def convolution_norm_bound(
 
     Arguments:
         weight: The kernel, with shape (m, n, k, k), k odd.
-        measure: What computes the norm, such as a `Remembered` one.
 
     Returns:
         The bound in float64, a scalar; NaN where the kernel is not finite.
@@ -56,31 +52,39 @@ def convolution_norm_bound(
         >>> 1 <= float(convolution_norm_bound(mean)) <= 1.045
         True
     """
+    return convolution_norm(weight).bound
+
+
+def convolution_norm(weight: Tensor) -> Norm:
+    """That bound, with its slope."""
     *_, k = weight.shape
     if k == 1:
-        return spectral_norm_bound(weight[..., 0, 0], measure)
+        bound, slope = matrix_norm(weight[..., 0, 0])
+        return Norm(bound, slope[..., None, None])
 
-    reach = k // 2
-    factor = math.cos(math.pi * reach / (DENSITY * reach)) ** -2
     with torch.autocast(weight.device.type, enabled=False):
         wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        waves = plane_waves(k // 2, wide)
+        bound, slope = matrix_norm(symbols(wide, waves))
         # In units of the Frobenius norm of all frequencies, which is at most k sqrt(n) norms.
         rounding = torch.finfo(wide.dtype).eps * (k * k + 2) * k * math.sqrt(min(weight.shape[:2]))
-        return spectral_norm_bound(symbols(wide), measure) * (factor * (1 + rounding))
+        factor = math.cos(math.pi / DENSITY) ** -2
+        # The kernel's slope is that of all symbols, pulled back.
+        pulled = (
+            (waves.mH @ slope.flatten(1)).real.unflatten(0, (k, k)).unflatten(2, wide.shape[:2])
+        )
+        return Norm(bound * (factor * (1 + rounding)), pulled.permute(2, 3, 0, 1).to(weight.dtype))
 
 
-def symbols(weight: Tensor) -> Tensor:
+def symbols(weight: Tensor, waves: Tensor) -> Tensor:
     """The symbol at half of the grid's frequencies, the conjugates of the others, (f, m, n)."""
-    *channels, k, _ = weight.shape
-    reach = k // 2
-    waves = plane_waves(reach, DENSITY * reach, weight)
-    return (waves @ weight.flatten(2).permute(2, 0, 1).flatten(1).to(waves.dtype)).unflatten(
-        1, channels
-    )
+    taps = weight.flatten(2).permute(2, 0, 1)
+    return (waves @ taps.flatten(1).to(waves.dtype)).unflatten(1, taps.shape[1:])
 
 
-def plane_waves(reach: int, points: int, like: Tensor) -> Tensor:
-    r""":math:`e^{i \delta \cdot \theta}` for one of each pair of opposite frequencies."""
+def plane_waves(reach: int, like: Tensor) -> Tensor:
+    r""":math:`e^{i \delta \cdot \theta}` for half of the frequencies, with shape (f, k^2)."""
+    points = DENSITY * reach
     index = torch.arange(points * points, device=like.device)
     rows, columns = index // points, index % points
     opposite = -rows % points * points + -columns % points

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_features, check_lipschitz, check_widths
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch
-from iresnet_flows.lipschitz.norms import constrain, schatten
+from iresnet_flows.lipschitz.norms import Norm, constrain
 from iresnet_flows.perceptrons import Nonlinearity, Scaled
 from iresnet_flows.remembered import Remembered
 
@@ -51,7 +51,7 @@ class LayeredBranch(Branch):
 
     Arguments:
         shapes: Those of the weights; the first number is that of the layer's entries.
-        bound: What bounds the norm of a weight, such as `spectral_norm_bound`.
+        norm: What gives the `Norm` of a weight, such as `matrix_norm`.
         lipschitz: The bound of the whole branch, in (0, 1).
         context_features: The dimension of the context, or None.
         activations: For each layer but the last.
@@ -60,7 +60,7 @@ class LayeredBranch(Branch):
     def __init__(
         self,
         shapes: Sequence[tuple[int, ...]],
-        bound: Callable[..., Tensor],
+        norm: Callable[[Tensor], Norm],
         lipschitz: float,
         context_features: int | None,
         activations: Sequence[Activation],
@@ -74,8 +74,7 @@ class LayeredBranch(Branch):
         self.context_features = context_features
         self.activations = nn.ModuleList(activations)
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
-        self.bound = bound
-        self.measures = [Remembered(schatten) for _ in shapes]
+        self.norms = [Remembered(norm) for _ in shapes]
         self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
         widths = [shape[0] for shape in shapes if context_features is not None]
         self.context_weights = nn.ParameterList(
@@ -105,8 +104,8 @@ class LayeredBranch(Branch):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The weights below these limits, and the norm that each has at most."""
         bounded = [
-            constrain(w, ROUNDING * limit, m, self.bound)
-            for w, limit, m in zip(self.weights, limits, self.measures, strict=True)
+            constrain(w, ROUNDING * limit, norm)
+            for w, limit, norm in zip(self.weights, limits, self.norms, strict=True)
         ]
         weights, norms = zip(*bounded, strict=True)
         return weights, norms

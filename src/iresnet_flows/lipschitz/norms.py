@@ -9,51 +9,84 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Schatten", "constrain", "schatten", "spectral_norm_bound"]
+from iresnet_flows.remembered import Remembered
 
-STAGES = (4, 4, 8, 8)  # the power 1024, in steps that stay in float32's range between rescalings
+__all__ = ["Norm", "constrain", "matrix_norm", "spectral_norm_bound"]
+
+# The power 1024, in steps that stay in the dtype's range: before the first one the largest
+# eigenvalue lies between 1 and the number of entries, before the others between 1 and n.
+STAGES = {torch.float32: (4, 8, 8, 4), torch.float64: (16, 64)}
 POWER = 1024
+NARROW = 32  # up to here float64 costs no more, and needs fewer steps
 
 
-class Schatten(NamedTuple):
-    r"""The Schatten norm of order 2m, m = 1025, of a matrix W, and what its gradient needs.
-
-    A stack of matrices is a matrix with these blocks on its diagonal, and :math:`W^\top` of a
-    complex one is its conjugate transpose.
+class Norm(NamedTuple):
+    r"""A bound of a weight's norm and how it changes, both differentiable.
 
     Arguments:
-        norm: :math:`(\operatorname{tr} G^m)^{1/2m}` with :math:`G = W^\top W`, a scalar.
-        kernel: :math:`K = G^{m-1} / \operatorname{tr} G^m`; the gradient is
-            :math:`\|W\|\, W K`, a smooth stand-in for the projector on the leading singular pair.
-        rounding: A bound of the relative rounding error of the norm, a scalar.
+        bound: The bound :math:`\hat\sigma`, a scalar in float64.
+        slope: The gradient of :math:`\log \hat\sigma` in the weight, in its shape and dtype.
     """
 
-    norm: Tensor
-    kernel: Tensor
-    rounding: Tensor
+    bound: Tensor
+    slope: Tensor
 
 
-def schatten(weight: Tensor) -> Schatten:
-    """The norm by powers of the smaller Gram matrix, rescaled between them."""
-    *_, m, n = weight.shape
-    tiny = torch.finfo(weight.dtype).tiny
-    gram = weight.mH @ weight
-    power, log_scale = gram, gram.new_zeros((), dtype=weight.real.dtype)
-    for stage in STAGES:
-        scale = power.detach().norm(dim=(-2, -1)).amax().clamp_min(tiny)
+def matrix_norm(weight: Tensor) -> Norm:
+    r"""The Schatten norm of order 2m, m = 1025, of a matrix W, or of all blocks of a stack.
+
+    .. math:: (\operatorname{tr} G^m)^{1/2m} , \quad G = W^* W ,
+
+    is raised by a bound of its rounding error. The gradient of its logarithm is
+    :math:`W G^{m-1} / \operatorname{tr} G^m`, a smooth stand-in for :math:`u v^*/\sigma_1` with
+    the leading singular pair. A complex weight counts as the real one of twice its size.
+    """
+    with torch.autocast(weight.device.type, enabled=False):
+        wide = weight.to(working_dtype(weight))
+        # Squares of the entries are taken, which must stay in range.
+        tiny = torch.finfo(wide.dtype).tiny
+        scale = wide.detach().abs().amax().clamp_min(tiny)
+        unit = wide / scale
+        tall = unit if unit.shape[-2] >= unit.shape[-1] else unit.mH
+        gram = tall.mH @ tall
+        power, log_scale = power_of(gram, tiny)
+
+        trace = inner(power, gram).clamp_min(tiny)
+        norm = ((trace.log() + log_scale) / (2 * (POWER + 1))).exp()
+        slope = tall @ (power / trace) / scale
+        slope = slope if tall is unit else slope.mH
+        bound = norm.double() * scale.double() * (1 + rounding(tall, gram, norm))
+        return Norm(bound, slope.to(weight.dtype))
+
+
+def power_of(gram: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
+    """The power 1024 of a matrix up to a factor, and its logarithm."""
+    first, *stages = STAGES[gram.real.dtype]
+    power, log_scale = torch.linalg.matrix_power(gram, first), gram.new_zeros(()).real
+    for stage in stages:
+        scale = diagonal(power).amax().clamp_min(tiny)
         power = torch.linalg.matrix_power(power / scale, stage)
         log_scale = stage * (log_scale + scale.log())
+    return power, log_scale
 
-    trace = inner(power, gram).clamp_min(tiny)
-    norm = ((trace.log() + log_scale) / (2 * (POWER + 1))).exp()
+
+def rounding(tall: Tensor, gram: Tensor, norm: Tensor) -> Tensor | float:
+    """A bound of the relative rounding error of the norm."""
     # A product of n terms errs by n u in units of Frobenius norms, and so each squaring by
-    # n u tr(G)/|G|; the root halves that each time.
-    largest = gram.detach().diagonal(dim1=-2, dim2=-1).real.sum(-1).amax()
-    ratio = largest / norm.detach().square().clamp_min(tiny)
-    # A complex product is four real ones, in two sums of two.
-    terms = (3 if weight.is_complex() else 1) * (m + n)
-    rounding = torch.finfo(weight.dtype).eps / 2 * terms * ratio.clamp(1, n)
-    return Schatten(norm, power / trace, rounding)
+    # n u tr(G)/|G|; the root halves that each time. A complex product is four real ones, in two
+    # sums of two.
+    m, n = tall.shape[-2:]
+    unit = torch.finfo(norm.dtype).eps / 2 * (3 if tall.is_complex() else 1) * (m + n)
+    if norm.dtype == torch.float64:
+        return unit * n
+    trace = diagonal(gram).sum(-1).amax()
+    ratio = trace / norm.detach().double().square()
+    return unit * ratio.clamp(1, n)
+
+
+def diagonal(matrix: Tensor) -> Tensor:
+    """That of positive matrices, whose largest entries stand there."""
+    return matrix.detach().diagonal(dim1=-2, dim2=-1).real
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
@@ -61,36 +94,19 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return (a * b.conj()).sum().real
 
 
-class WithGradient(torch.autograd.Function):
-    """A Schatten norm that was computed elsewhere, with its gradient.
-
-    An ordinary backward uses the kernel at hand. One that is itself recorded computes it anew,
-    so that second derivatives exist too, also where singular values coincide and those of a
-    singular value decomposition are infinite.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor, norm: Tensor, kernel: Tensor) -> Tensor:
-        return norm.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight, _, kernel = inputs
-        ctx.save_for_backward(weight, kernel, output)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None, None]:
-        weight, kernel, norm = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            kernel = schatten(weight).kernel
-        return cotangents[0] * norm * (weight @ kernel), None, None
+def working_dtype(weight: Tensor) -> torch.dtype:
+    narrow = min(weight.shape[-2:]) <= NARROW
+    least = torch.float32 if float32_is_exact() and not narrow else torch.float64
+    return torch.promote_types(weight.dtype, least)
 
 
-def spectral_norm_bound(
-    weight: Tensor, measure: Callable[[Tensor], Schatten] = schatten
-) -> Tensor:
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def float32_is_exact() -> bool:
+    """Whether products of float32 round as float32 does, and not as a format of fewer digits."""
+    return torch.get_float32_matmul_precision() == "highest"
+
+
+def spectral_norm_bound(weight: Tensor) -> Tensor:
     r"""An upper bound of the largest singular value, smooth in the weight.
 
     .. math:: \sigma_1 \leq \Big(\sum_i \sigma_i^{2m}\Big)^{1/2m} \leq n^{1/2m} \sigma_1 ,
@@ -106,7 +122,6 @@ def spectral_norm_bound(
     Arguments:
         weight: The matrix :math:`W`, with shape (m, n), or a stack of them, (\*, m, n), of which
             the largest singular value of all is bounded.
-        measure: What computes the norm, such as a `Remembered` one.
 
     Returns:
         The bound in float64, a scalar; NaN where the weight is not finite.
@@ -121,33 +136,63 @@ def spectral_norm_bound(
         >>> float(spectral_norm_bound(weight.double())).__round__(6)
         3.0
     """
-    with torch.autocast(weight.device.type, enabled=False):
-        narrowest = torch.float32 if float32_is_exact() else torch.float64
-        wide = weight.to(torch.promote_types(weight.dtype, narrowest))
-        # Squares of the entries are taken, which must stay in range.
-        scale = wide.detach().abs().amax().clamp_min(torch.finfo(wide.dtype).tiny)
-        wide = wide / scale
-        tall = wide if wide.shape[-2] >= wide.shape[-1] else wide.mH
-        norm, kernel, rounding = measure(tall.detach())
-        value = WithGradient.apply(tall, norm, kernel)
-        return value.double() * (1 + rounding.double()) * scale.double()
+    return matrix_norm(weight).bound
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def float32_is_exact() -> bool:
-    """Whether products of float32 round as float32 does, and not as a format of fewer digits."""
-    return torch.get_float32_matmul_precision() == "highest"
+class Shrink(torch.autograd.Function):
+    r"""The weight :math:`W \min(1, \ell / \hat\sigma(W))`, with a norm that is at hand.
+
+    An ordinary backward uses the slope at hand. One that is itself recorded computes it anew, so
+    that second derivatives exist, also where singular values coincide and those of a singular
+    value decomposition are infinite.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        weight: Tensor,
+        scale: Tensor,
+        slope: Tensor,
+        limit: float,
+        norm: Callable[[Tensor], Norm],
+    ) -> Tensor:
+        return weight * scale
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.limit, ctx.norm = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        weight, scale, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            bound, slope = ctx.norm(weight)
+            scale = shrinkage(weight, bound, ctx.limit)
+        pull = scale * cotangents[0]
+        # The scale does not move below the limit.
+        share = torch.where(scale < 1, (pull * weight).sum(), 0.0)
+        return pull - share * slope, None, None, None, None
 
 
-def constrain(
-    weight: Tensor,
-    limit: float,
-    measure: Callable[[Tensor], Schatten] = schatten,
-    bound: Callable[..., Tensor] = spectral_norm_bound,
-) -> tuple[Tensor, Tensor]:
-    """The weight, shrunk where its norm may be above the limit, and the norm it has at most."""
+def shrinkage(weight: Tensor, bound: Tensor, limit: float) -> Tensor:
+    return (limit / bound.clamp_min(limit)).to(weight.dtype)
+
+
+def constrain(weight: Tensor, limit: float, norm: Remembered) -> tuple[Tensor, Tensor]:
+    """The weight, shrunk where its norm may be above the limit, and the norm it has at most.
+
+    Arguments:
+        weight: A matrix, or a kernel.
+        limit: The limit.
+        norm: What gives its `Norm`.
+    """
+    # Scaling rounds too.
     terms = max(weight.shape[:2]) * math.prod(weight.shape[2:])
     slack = 1 + 2 * terms * torch.finfo(weight.dtype).eps
-    norm = bound(weight, measure) * slack
-    scale = limit / norm.clamp_min(limit)
-    return weight * scale.to(weight.dtype), (norm * scale).detach()
+    limit = limit / slack
+    bound, slope = norm(weight)
+    scale = shrinkage(weight, bound, limit)
+    shrunk = Shrink.apply(weight, scale, slope, limit, norm.function)
+    return shrunk, bound.clamp_max(limit) * slack

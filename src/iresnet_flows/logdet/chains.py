@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Draw(NamedTuple):
 
 
 class Chain:
-    """The running sums of a `Draw`, product by product.
+    """The vectors of a `Draw`, product by product.
 
     Arguments:
         jacobian: The Jacobian J.
@@ -56,59 +56,67 @@ class Chain:
         self.function = function
         self.lipschitz = lipschitz
         self.known = jacobian.known_traces(TRACES)
-        self.k = 0
-        self.v = self.w = v
+        self.vectors = [v]
+        self.shares: list[Tensor] = []
         self.reach = norm(v)
-        self.weights = torch.zeros_like(v)
-        self.totals = torch.zeros_like(inner(v, v))
-        self.coefficients: list[Tensor] = []
+        self.whole = torch.ones(len(v), dtype=v.dtype, device=v.device)
+
+    @property
+    def k(self) -> int:
+        """The number of products so far."""
+        return len(self.shares)
 
     def step(self, share: Tensor | None = None) -> None:
         """Add a term, or that share of it, one for each probe."""
-        factor = self.function.factor(self.k + 1) if self.k >= self.known else 0.0
-        coefficient = factor * (self.v.new_ones(()) if share is None else share.to(self.v.dtype))
-        self.coefficients.append(coefficient.expand(len(self.v)))
-        with full_precision(self.v):
-            if factor:
-                self.weights = self.weights + like(coefficient, self.w) * self.w
-            self.k, self.w = self.k + 1, self.jacobian.apply_transposed(self.w)
-            if factor:
-                term = like(coefficient, self.totals) / self.k * inner(self.v, self.w)
-                self.totals = self.totals + term
+        self.shares.append(self.whole if share is None else share.to(self.whole.dtype))
+        with full_precision(self.reach):
+            self.vectors.append(self.jacobian.apply_transposed(self.vectors[-1]))
+
+    def spread(self) -> Tensor:
+        r""":math:`\|v\| \|w_k\|`, averaged over the probes."""
+        return (self.reach * norm(self.vectors[-1])).mean(0)
 
     def tail(self) -> Tensor:
         r"""A bound of :math:`\sum_{i > k} |s_i v^\top w_i| / i`, averaged over the probes."""
-        factor = tail_sum(self.function, self.lipschitz, self.k)
-        return (self.reach * norm(self.w)).mean(0) * factor
+        return self.spread() * tail_sum(self.function, self.lipschitz, self.k)
 
     def certifies(self, tolerance: float) -> bool:
         """Whether the tail of every sample is known to be small; asked of a GPU now and then."""
         # Each answer makes the host wait for the device.
-        stride = 1 if self.v.device.type == "cpu" else 4
+        stride = 1 if self.reach.device.type == "cpu" else 4
         if self.k == 0 or self.k % stride:
             return False
-        return bool((concrete(self.tail()) <= tolerance).all())
+        spread = concrete(self.spread())
+        factor = tail_sum(self.function, float(concrete(self.lipschitz).max()), self.k)
+        return not len(spread) or bool(spread.max() * factor <= tolerance)
 
     def draw(self, bias_bound: Tensor) -> Draw:
-        coefficients = torch.stack(self.coefficients)
-        return Draw(self.function, self.v, self.totals, self.weights, coefficients, bias_bound)
+        v, counts = self.vectors[0], range(1, self.k + 1)
+        factors = [self.function.factor(k) if k > self.known else 0.0 for k in counts]
+        coefficients = torch.stack(self.shares) * v.new_tensor(factors).unsqueeze(-1)
+        w = torch.stack(self.vectors)
+        terms = coefficients / v.new_tensor(counts).unsqueeze(-1)
+        totals = (terms.unsqueeze(-1) * inner(v, w[1:])).sum(0)
+        weights = (widened(coefficients, v.dim() - 1) * w[:-1]).sum(0)
+        return Draw(self.function, v, totals, weights, coefficients, bias_bound)
 
 
-def tail_sum(function: Function, lipschitz: Tensor, k: int, near: int = 8) -> Tensor:
+def tail_sum(function: Function, lipschitz: Any, k: int, near: int = 8) -> Any:
     r""":math:`\sum_{i \geq 1} |s_{k+i}| L^i / (k + i)`, from above: the far terms as geometric."""
     sizes = [abs(function.factor(k + i)) / (k + i) for i in range(1, near + 3)]
-    i = torch.arange(1, near + 1, dtype=lipschitz.dtype, device=lipschitz.device)
-    close = (lipschitz.new_tensor(sizes[:near]) * lipschitz**i).sum()
-    return close + max(sizes[near:]) * lipschitz ** (near + 1) / (1 - lipschitz)
+    total = max(sizes[near:]) / (1 - lipschitz)
+    for size in reversed(sizes[:near]):
+        total = size + lipschitz * total
+    return lipschitz * total
 
 
 def neumann(jacobian: Jacobian, v: Tensor, coefficients: Tensor) -> Tensor:
     """The weights of a `Draw` from its coefficients."""
-    w, *rest = v, *coefficients
-    weights = like(rest[0], v) * v
-    for coefficient in rest[1:]:
+    w, shares = v, widened(coefficients, v.dim() - 1)
+    weights = shares[0] * v
+    for share in shares[1:]:
         w = jacobian.apply_transposed(w)
-        weights = weights + like(coefficient, w) * w
+        weights = weights + share * w
     return weights
 
 
@@ -127,13 +135,13 @@ def attach(draw: Draw, jacobian: Jacobian) -> LogDet:
     return LogDet(value, error, draw.bias_bound)
 
 
-def like(scalars: Tensor, vectors: Tensor) -> Tensor:
-    """One scalar for each probe, or one for all, to multiply vectors with."""
-    return scalars.reshape(*scalars.shape, *[1] * (vectors.dim() - 1))
+def widened(scalars: Tensor, dims: int) -> Tensor:
+    return scalars.reshape(*scalars.shape, *[1] * dims)
 
 
 def inner(v: Tensor, w: Tensor) -> Tensor:
-    return (v * w).flatten(2).sum(-1, dtype=torch.promote_types(w.dtype, torch.float32))
+    products = (v * w).flatten(2 - v.dim())
+    return products.sum(-1, dtype=torch.promote_types(w.dtype, torch.float32))
 
 
 def norm(v: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import Jacobian
+from iresnet_flows.jacobians import Jacobian, as_matrices
 from iresnet_flows.logdet.estimates import LogDet, full_precision
 from iresnet_flows.logdet.functions import RESIDUAL, Function
 from iresnet_flows.logdet.gradients import with_gradient
@@ -66,14 +66,15 @@ class Exact:
         computation is kept.
         """
         with torch.no_grad(), full_precision(jacobian.tensors[0]):
-            dense = jacobian.dense()
+            v = jacobian.basis()
+            columns, steps = jacobian.apply_in_steps(v)
+            dense = as_matrices(columns)
             value = measure(function, dense)
-            v = basis(jacobian, dense)
             w = derivative_rows(function, dense).reshape(v.shape)
         # The whole value is the first total; the others give their share of the gradient alone.
         totals = torch.cat((value[None], value.new_zeros(len(v) - 1, *value.shape)))
         weigh = partial(rows_of, function)
-        return with_gradient(jacobian, weigh, totals, v, w, value.new_zeros(0)).sum(0)
+        return with_gradient(jacobian, weigh, totals, v, w, value.new_zeros(0), steps).sum(0)
 
 
 def measure(function: Function, m: Tensor) -> Tensor:
@@ -92,14 +93,6 @@ def derivative_rows(function: Function, m: Tensor) -> Tensor:
 
 def rows_of(function: Function, jacobian: Jacobian, v: Tensor, _: Tensor) -> Tensor:
     return derivative_rows(function, jacobian.dense()).reshape(v.shape).to(v.dtype)
-
-
-def basis(jacobian: Jacobian, like: Tensor) -> Tensor:
-    """The d unit vectors, (d, B, *event)."""
-    batch, *event = jacobian.batch_event
-    d = math.prod(event)
-    eye = torch.eye(d, dtype=like.dtype, device=like.device)
-    return eye.reshape(d, 1, *event).expand(d, batch, *event)
 
 
 def logdet_plus_identity(m: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class WithGradient(torch.autograd.Function):
     def forward(
         weigh: Weigh,
         rebuild: Callable[..., Jacobian],
+        steps: int,
         totals: Tensor,
         v: Tensor,
         w: Tensor,
@@ -40,22 +41,30 @@ class WithGradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.weigh, ctx.rebuild, _, *tensors = inputs
+        ctx.weigh, ctx.rebuild, ctx.steps, _, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         v, w, coefficients, *tensors = ctx.saved_tensors
-        jacobian = ctx.rebuild(*tensors)
+        count = len(tensors) - ctx.steps
+        jacobian, steps = ctx.rebuild(*tensors[:count]), tuple(tensors[count:])
         with full_precision(v):
             if torch.is_grad_enabled():
-                w = ctx.weigh(jacobian, v, coefficients)
+                w, steps = ctx.weigh(jacobian, v, coefficients), ()
             w = w * cotangents[0].reshape(*w.shape[:2], *[1] * (w.dim() - 2)).to(w.dtype)
-            return *[None] * 6, *jacobian.cotangents(w, v)
+            gradients = jacobian.cotangents(w, v, steps)
+            return *[None] * 7, *gradients, *[None] * ctx.steps
 
 
 def with_gradient(
-    jacobian: Jacobian, weigh: Weigh, totals: Tensor, v: Tensor, w: Tensor, coefficients: Tensor
+    jacobian: Jacobian,
+    weigh: Weigh,
+    totals: Tensor,
+    v: Tensor,
+    w: Tensor,
+    coefficients: Tensor,
+    steps: tuple[Tensor, ...] = (),
 ) -> Tensor:
     r"""The totals with the gradient :math:`w^\top \partial J\, v`.
 
@@ -70,7 +79,16 @@ def with_gradient(
         v: The vectors, with shape (p, B, *event).
         w: The weights, with the same shape.
         coefficients: What else the weights were made with.
+        steps: What J v was computed by, if it was.
     """
     return WithGradient.apply(
-        weigh, jacobian.rebuild, totals, v, w, coefficients, *jacobian.tensors
+        weigh,
+        jacobian.rebuild,
+        len(steps),
+        totals,
+        v,
+        w,
+        coefficients,
+        *jacobian.tensors,
+        *steps,
     )

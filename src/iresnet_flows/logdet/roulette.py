@@ -70,7 +70,7 @@ class RussianRoulette:
     """
 
     terms: int | None = None
-    tolerance: float = 0.1
+    tolerance: float = 1.0
     max_terms: int = 50
     start: float = 0.1
     continuation: float | None = None
@@ -105,11 +105,11 @@ class RussianRoulette:
             chain.step()
 
         # P(N >= j) = q r^(j - 1), inverted.
-        u = torch.rand(self.probes, generator=generator, device=x.device, dtype=torch.float64)
+        u = torch.rand(len(v), generator=generator, device=x.device, dtype=torch.float64)
         length = torch.where(u < self.start, (u / self.start).log() / ratio.log() + 1, 0).floor()
         for j in range(1, int(concrete(length).max()) + 1):
             chain.step(torch.where(length >= j, ratio ** (1 - j) / self.start, 0))
-        return chain.draw(torch.zeros_like(chain.totals[0]))
+        return chain.draw(torch.zeros_like(chain.reach[0]))
 
     def attach(self, draw: Draw, jacobian: Jacobian) -> LogDet:
         return attach(draw, jacobian)
