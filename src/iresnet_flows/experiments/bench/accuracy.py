@@ -1,0 +1,195 @@
+"""Errors of inverses and log-dets on trained blocks, against float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from iresnet_flows.experiments.bench.contestants import (
+    OURS,
+    Block,
+    Contestant,
+    OurBlock,
+    ours,
+    seeded,
+)
+from iresnet_flows.experiments.bench.rows import AtMost, Row, TimesBetter
+from iresnet_flows.experiments.bench.settings import Settings, Task
+from iresnet_flows.experiments.bench.trained import Gym, jacobians, root
+from iresnet_flows.logdet import PowerSeries
+
+__all__ = ["tasks"]
+
+VARIANTS = (OURS, ours("lipswish", "lipswish"))
+ROWS = 128
+PROBES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def tasks(settings: Settings, peers: Sequence[Contestant]) -> list[Task]:
+    """The errors at each bound, of all contestants."""
+    gym = Gym(settings.trained, settings.train_steps)
+    trainings = [
+        Task(f"training {c.title}, L = {bound}", partial(train, gym, c, bound))
+        for bound in settings.bounds
+        for c in (*VARIANTS, *peers)
+    ]
+    errors = [
+        Task(f"{what}, L = {bound}", partial(measure, settings, gym, bound, peers))
+        for bound in settings.bounds
+        for what, measure in (("inverse error", inverses), ("log-det error", log_dets))
+    ]
+    return [*trainings, *errors]
+
+
+def train(gym: Gym, contestant: Contestant, bound: float) -> list[Row]:
+    gym.block(contestant, bound)
+    return []
+
+
+def inverses(settings: Settings, gym: Gym, bound: float, peers: Sequence[Contestant]) -> list[Row]:
+    """The largest error in x of an inverse in float32, at y = block(x) of data x."""
+    errors = {}
+    for contestant in (*VARIANTS, *peers):
+        block = gym.block(contestant, bound)
+        x = gym.rows[:ROWS].clone()
+        with torch.no_grad(), seeded():
+            y = x + block.residual(x)
+            errors[contestant.title] = float(
+                (block.invert(y.clone()) - root(block, y)).abs().max()
+            )
+    return [
+        Row(
+            "inverse error, float32",
+            f"digits, {gym.net}, L = {bound}",
+            peer.title,
+            variant.title,
+            errors[peer.title],
+            errors[variant.title],
+            AtMost(1e-5, 1e-6),
+        )
+        for peer in peers
+        for variant in VARIANTS
+    ]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator did, on the same rows as all others.
+
+    Arguments:
+        rms: The root of the mean squared error, in nats.
+        variance: The variance over repeated calls, averaged over the rows, in squared nats.
+        size: The mean Frobenius norm of its block's Jacobian, on which the other two depend.
+        milliseconds: The time of a call.
+    """
+
+    rms: float
+    variance: float
+    size: float
+    milliseconds: float
+
+
+def log_dets(settings: Settings, gym: Gym, bound: float, peers: Sequence[Contestant]) -> list[Row]:
+    """Errors of log-dets in eval mode at no more time than theirs, and variance times time.
+
+    All are timed in one loop: each peer, and each of our variants as it comes and as a series
+    with more and more probes.
+    """
+    x = gym.rows[:ROWS]
+    blocks = {peer.title: gym.block(peer, bound) for peer in peers}
+    for variant in VARIANTS:
+        blocks |= ladder(variant.title, gym.block(variant, bound))
+    with torch.no_grad(), seeded():
+        times = settings.clock.alternate(
+            {title: partial(value, block, x) for title, block in blocks.items()}
+        )
+    found = {
+        title: Estimate(*spread(block, x, settings.repeats), times.median(title) or math.inf)
+        for title, block in blocks.items()
+        if title not in times.failed
+    }
+    case = f"digits, {gym.net}, L = {bound}, eval"
+    return [
+        row
+        for peer in peers
+        if peer.title in found
+        for variant in VARIANTS
+        for row in beside(case, peer.title, variant.title, found)
+    ]
+
+
+def ladder(title: str, block: Block) -> dict[str, Block]:
+    """Our block as it comes, and with more and more probes."""
+    rungs = {f"{title}, as it comes": block}
+    for probes in PROBES:
+        copy = cast("OurBlock", deepcopy(block))
+        copy.block.log_det = PowerSeries(probes=probes)
+        rungs[series(title, probes)] = copy
+    return rungs
+
+
+def series(title: str, probes: int) -> str:
+    return f"{title}, {probes} probe{'s'[: probes > 1]}"
+
+
+def value(block: Block, x: Tensor) -> Tensor:
+    return block(x.clone())[1]
+
+
+def spread(block: Block, x: Tensor, repeats: int) -> tuple[float, float, float]:
+    """The RMS error and the mean variance of repeated calls, and the size of the Jacobian."""
+    jacobian = jacobians(block, x)
+    truth = torch.linalg.slogdet(torch.eye(x.shape[1]) + jacobian).logabsdet
+    with torch.no_grad(), seeded():
+        draws = torch.stack([value(block, x).double() for _ in range(repeats)])
+    rms = (draws - truth).square().mean().sqrt()
+    return float(rms), float(draws.var(0).mean()), float(jacobian.flatten(1).norm(dim=1).mean())
+
+
+def beside(case: str, peer: str, variant: str, found: dict[str, Estimate]) -> list[Row]:
+    """The rows of a peer and a variant; an exact log-det of theirs is there to look at."""
+    theirs = found[peer]
+    exact = theirs.variance == 0
+    single = found[series(variant, 1)]
+    note = f"|J|_F {theirs.size:.2f}, ours {single.size:.2f}"
+    if exact:
+        note = f"{peer} computes it exactly"
+
+    affordable = [
+        p for p in PROBES if found[series(variant, p)].milliseconds <= theirs.milliseconds
+    ]
+    chosen = [series(variant, max(affordable, default=PROBES[0]))]
+    default = f"{variant}, as it comes"
+    if found[default].milliseconds <= theirs.milliseconds:
+        chosen.insert(0, default)
+    rows = [
+        Row(
+            "log-det RMS error at no more time (nats)",
+            case,
+            peer,
+            f"{name}, {found[name].milliseconds / theirs.milliseconds:.2f} t",
+            theirs.rms,
+            found[name].rms,
+            None if exact else TimesBetter(7.0, 30.0),
+            note=note,
+        )
+        for name in chosen
+    ]
+    noise = Row(
+        "log-det variance x time (nats² ms)",
+        case,
+        peer,
+        series(variant, 1),
+        theirs.variance * theirs.milliseconds,
+        single.variance * single.milliseconds,
+        None if exact else TimesBetter(50.0, 150.0),
+        note=note,
+    )
+    return [*rows, noise]

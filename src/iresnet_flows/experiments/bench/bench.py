@@ -1,0 +1,116 @@
+"""The benchmark: what is measured, in order, and what is written meanwhile."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from iresnet_flows.experiments.bench import accuracy, bounds, growth, memory, speed
+from iresnet_flows.experiments.bench.contestants import OURS, WIDE
+from iresnet_flows.experiments.bench.figures import draw
+from iresnet_flows.experiments.bench.flows import build, count
+from iresnet_flows.experiments.bench.peers import Peer, installed_version
+from iresnet_flows.experiments.bench.report import write_report
+from iresnet_flows.experiments.bench.rows import Point, Row
+from iresnet_flows.experiments.bench.settings import Settings
+
+__all__ = ["bench"]
+
+MEASURES = (bounds, memory, accuracy, speed, growth)
+
+
+def bench(
+    settings: Settings,
+    peers: Sequence[Peer],
+    folder: Path,
+    command: str,
+    threads: int,
+    console: Console,
+) -> list[Row]:
+    """Measure all and write bench.json, bench.md and figures/ after each piece.
+
+    Arguments:
+        settings: How much is measured.
+        peers: The libraries beside ours.
+        folder: Where the report is written.
+        command: The command line, for the report.
+        threads: How many threads torch may use.
+        console: Where the progress bar goes.
+    """
+    tasks = [task for part in MEASURES for task in part.tasks(settings, peers)]
+    rows: list[Row] = []
+    points: list[Point] = []
+    record = {
+        "command": command,
+        "machine": platform.machine(),
+        "threads": threads,
+        "finished": False,
+        "versions": versions(peers) | {"threads": str(threads)},
+        "parameters": parameters(settings, peers),
+        "notes": [f"{c.title}: {c.note}." for c in (WIDE, *peers) if c.note],
+    }
+    start = time.perf_counter()
+    with alone(threads), progress(console) as bar:
+        job = bar.add_task("", total=len(tasks))
+        for done, task in enumerate(tasks, start=1):
+            bar.update(job, description=task.title)
+            for found in task.run():
+                (rows if isinstance(found, Row) else points).append(found)
+            bar.advance(job)
+            record |= {
+                "seconds": time.perf_counter() - start,
+                "finished": done == len(tasks),
+                "growth": [vars(point) for point in points],
+            }
+            write_report(folder, record, rows)
+            if points:
+                draw(folder / "figures", points, [OURS.title, *(p.title for p in peers)])
+    return rows
+
+
+@contextmanager
+def alone(threads: int) -> Iterator[None]:
+    """That many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def progress(console: Console) -> Progress:
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[progress.description]{task.description}"),
+    )
+    return Progress(*columns, console=console)
+
+
+def parameters(settings: Settings, peers: Sequence[Peer]) -> list[dict[str, Any]]:
+    """How many each contestant trains, on each network that is timed."""
+    return [
+        {"contestant": c.title, "net": str(case.net), "parameters": count(build(c, case.net))}
+        for case in settings.cases
+        for c in (OURS, WIDE, *peers)
+    ]
+
+
+def versions(peers: Sequence[Peer]) -> dict[str, str]:
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    try:
+        found["iresnet-flows"] = version("iresnet-flows")
+    except PackageNotFoundError:
+        found["iresnet-flows"] = "not installed"
+    return found | {peer.package: installed_version(peer) for peer in peers}
