@@ -43,7 +43,7 @@ TINY = Settings(
 )
 ROW = {
     *("measure", "case", "against", "contestant", "theirs", "ours", "must", "aim", "target"),
-    *("ratio", "verdict", "rounds", "note"),
+    *("ratio", "verdict", "rounds", "note", "spread"),
 }
 INSTALLED = [peer for peer in PEERS.values() if peer.installed]
 
@@ -160,6 +160,18 @@ def test_library_that_is_not_installed_is_refused_by_name_and_else_left_out(monk
     assert [peer.name for peer in absent] == ["torchflows", "freia", "flowcon"]
 
 
+def test_library_that_changed_is_refused_with_one_line(monkeypatch, capsys, tmp_path):
+    def changed(net):
+        raise AttributeError("no Residual any more")
+
+    monkeypatch.setitem(peers.PEERS, "normflows", replace(PEERS["normflows"], make=changed))
+    assert command(monkeypatch, "--against", "normflows", "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "no Residual any more" in said
+    assert "leave it out" in said
+    assert not (tmp_path / "out").exists()
+
+
 TARGETS = {
     "better and aimed": (TimesBetter(2.0, 4.0), 8.0, 2.0, 4.0, "met aim"),
     "better and enough": (TimesBetter(2.0, 4.0), 6.0, 2.0, 3.0, "met must"),
@@ -195,6 +207,8 @@ def test_clock_alternates_and_names_who_fails():
     assert times.failed == {"c": "does not converge"}
     assert len(times.rounds["a"]) == 2
     assert times.median("c") is None
+    assert times.spread("a", "c") is None
+    assert times.spread("a", "a") == (1.0, 1.0)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -107,13 +107,15 @@ def bench(
     """Measure our blocks beside those of other libraries, in one run on this machine."""
     from iresnet_flows.experiments.bench import settings
     from iresnet_flows.experiments.bench.bench import bench as run
-    from iresnet_flows.experiments.bench.peers import chosen
-    from iresnet_flows.experiments.bench.report import LEGEND, terminal_tables
+    from iresnet_flows.experiments.bench.peers import chosen, require_usable
+    from iresnet_flows.experiments.bench.report import LEGEND, tally, terminal_tables
     from iresnet_flows.experiments.storage import output_folder
 
     if threads < 1:
         raise UsageError(f"--threads must be at least 1, got {threads}.")
     peers, absent = chosen(against.split(",") if against is not None else None)
+    for peer in peers:
+        require_usable(peer)
     folder = output_folder(out)
 
     console = Console()
@@ -129,6 +131,7 @@ def bench(
     for table in terminal_tables(rows):
         console.print(table)
     console.print(LEGEND)
+    console.print(f"Targets: {tally(rows)}.")
     console.print(f"The table is at {folder / 'bench.md'}")
 
 

@@ -58,6 +58,7 @@ def bench(
         "parameters": parameters(settings, peers),
         "notes": [f"{c.title}: {c.note}." for c in (WIDE, *peers) if c.note],
     }
+    labels = {OURS.title: "ours"} | {peer.title: peer.title for peer in peers}
     start = time.perf_counter()
     with alone(threads), progress(console) as bar:
         job = bar.add_task("", total=len(tasks))
@@ -73,7 +74,7 @@ def bench(
             }
             write_report(folder, record, rows)
             if points:
-                draw(folder / "figures", points, [OURS.title, *(p.title for p in peers)])
+                draw(folder / "figures", points, labels)
     return rows
 
 

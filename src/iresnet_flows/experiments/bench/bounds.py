@@ -32,12 +32,11 @@ def side_by_side(steps: int, peers: Sequence[Contestant]) -> list[Row]:
         Row(
             "largest layer norm over the stated bound",
             f"{NET}, {steps} steps at {RATE:g}, weights x {BLOW:g}",
-            peer.title,
+            peer.title if called == peer.updates else f"{peer.title}, no updater",
             title,
             worst_norm(peer, steps, called),
             worst,
             AtMost(1.0, 1.0),
-            note="" if called == peer.updates else "nobody calls its updater",
         )
         for peer in peers
         for called in sorted({peer.updates, False}, reverse=True)

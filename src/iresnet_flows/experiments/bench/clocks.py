@@ -24,6 +24,15 @@ class Times:
     rounds: dict[str, list[float]]
     failed: dict[str, str]
 
+    def spread(self, theirs: str, ours: str) -> tuple[float, float] | None:
+        """The quartiles of the ratio of two contestants, round by round."""
+        pairs = zip(self.rounds.get(theirs, ()), self.rounds.get(ours, ()), strict=False)
+        ratios = [a / b for a, b in pairs]
+        if len(ratios) < 2:
+            return None
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return low, high
+
     def median(self, name: str) -> float | None:
         return statistics.median(self.rounds[name]) if self.rounds.get(name) else None
 

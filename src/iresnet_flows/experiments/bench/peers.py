@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net
+from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, seeded
 
-__all__ = ["PEERS", "Peer", "chosen", "installed_version"]
+__all__ = ["PEERS", "Peer", "chosen", "installed_version", "require_usable"]
 
 ITERATIONS = 5  # the default of normflows' layers
 
@@ -235,6 +235,30 @@ def chosen(names: Sequence[str] | None) -> tuple[list[Peer], list[Peer]]:
 
     asked = [PEERS[name] for name in dict.fromkeys(names or PEERS)]
     return [p for p in asked if p.installed], [p for p in asked if not p.installed]
+
+
+def require_usable(peer: Peer) -> None:
+    """Refuse a library that this release of the benchmark does not know how to call.
+
+    Raises:
+        UsageError: Its smallest block cannot be built or called.
+    """
+    net = Net(2, (4,), blocks=1)
+    try:
+        with seeded():
+            peer.make(net)(torch.zeros(2, 2))
+    except (
+        ArithmeticError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as e:
+        raise UsageError(
+            f"{peer.package} {installed_version(peer)} cannot be measured ({e}): install another "
+            "version, or leave it out of --against."
+        ) from e
 
 
 def installed_version(peer: Peer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,15 @@ from rich.table import Table
 from iresnet_flows.experiments.bench.rows import Row
 from iresnet_flows.experiments.storage import write_json, write_text
 
-__all__ = ["LEGEND", "terminal_tables", "write_report"]
+__all__ = ["LEGEND", "tally", "terminal_tables", "write_report"]
 
 HEADS = ("measure", "case", "against", "ours is", "target", "theirs", "ours", "ratio", "verdict")
 LEGEND = (
     "Targets are what must be reached / what is aimed for. ≥: the ratio is theirs over ours; ≤: "
-    "ours over theirs, or ours alone where an error is bounded. All numbers of a row are medians "
-    "of one loop in which the contestants alternate, after a warm-up."
+    "ours over theirs, or ours alone where an error is bounded. Times are those of flows of two "
+    "blocks, exact log-dets, bytes, bounds and errors of one. All numbers of a row are medians "
+    "of one loop in which the contestants alternate, after a warm-up; quartiles of their ratio, "
+    "round by round, stand in brackets in bench.md."
 )
 
 
@@ -47,10 +50,16 @@ def terminal_table(measure: str, rows: Sequence[Row]) -> Table:
         table.add_column(head, justify="right" if right else "left", no_wrap=head != "case")
     last = ""
     for row in rows:
-        _, case, *rest = cells(replace(row, note=""))
+        _, case, *rest = cells(replace(row, note="", spread=None))
         table.add_row(case if case != last else "", *rest)
         last = case
     return table
+
+
+def tally(rows: Sequence[Row]) -> str:
+    """How many targets are met."""
+    verdicts = Counter(row.verdict for row in rows if row.target is not None)
+    return ", ".join(f"{name}: {count}" for name, count in sorted(verdicts.items()))
 
 
 def write_report(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> None:
@@ -78,6 +87,8 @@ def cells(row: Row) -> list[str]:
     verdict = f"{row.verdict} ({row.note})" if row.note else row.verdict
     target = "" if row.target is None else str(row.target)
     numbers = [number(row.theirs), number(row.ours), number(row.figure)]
+    if row.spread:
+        numbers[-1] += f" ({number(row.spread[0])} - {number(row.spread[1])})"
     return [row.measure, row.case, row.against, row.contestant, target, *numbers, verdict]
 
 

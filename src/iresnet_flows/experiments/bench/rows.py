@@ -85,6 +85,7 @@ class Row:
         target: What is asked of the two, or None for a number to look at.
         rounds: How often each was measured.
         note: What a reader must know besides.
+        spread: The quartiles of theirs over ours, round by round.
     """
 
     measure: str
@@ -96,6 +97,7 @@ class Row:
     target: Target | None = None
     rounds: int = 1
     note: str = ""
+    spread: tuple[float, float] | None = None
 
     @property
     def figure(self) -> float | None:
@@ -133,6 +135,7 @@ class Row:
             "verdict": self.verdict,
             "rounds": self.rounds,
             "note": self.note,
+            "spread": self.spread,
         }
 
 

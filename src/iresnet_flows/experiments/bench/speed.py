@@ -126,6 +126,7 @@ def compared(
             target,
             len(times.rounds.get(variant.title, ())),
             times.failed.get(peer.title, times.failed.get(variant.title, "")),
+            times.spread(peer.title, variant.title),
         )
         for peer in peers
         for variant in VARIANTS
