@@ -71,11 +71,12 @@ def test_record_has_the_promised_entries(report):
     _, record = report
     assert record["finished"]
     assert record["command"].startswith("iresnet-flows bench")
+    assert record["settings"]["rounds"] == 1
     assert {"torch", "normflows", "python", "threads"} <= set(record["versions"])
     assert {p["contestant"] for p in record["parameters"]} >= {"csin", "normflows"}
     assert {row["measure"].split(" (")[0] for row in record["rows"]} >= {
         *("training step", "log_prob", "sampling", "inverse error, float32"),
-        *("log-det RMS error at no more time", "log-det variance x time"),
+        *("log-det RMS error at equal time", "log-det variance x time"),
         *("kept for the backward pass", "training step over a bare one", "exact log-det"),
         "largest layer norm over the stated bound",
     }

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,40 @@ from iresnet_flows.experiments.bench.settings import Settings
 
 __all__ = ["bench"]
 
-MEASURES = (bounds, memory, accuracy, speed, growth)
+MEASURES = (speed, accuracy, memory, bounds, growth)
+
+
+@dataclass
+class Book:
+    """What was measured so far, on the disk after each entry.
+
+    Arguments:
+        folder: Where bench.json, bench.md and figures/ are.
+        head: What is known before anything is measured.
+        labels: What lines of figures are called, by the contestants' titles.
+    """
+
+    folder: Path
+    head: dict[str, Any]
+    labels: dict[str, str]
+    rows: list[Row] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+    start: float = field(default_factory=time.perf_counter)
+
+    def enter(self, found: Sequence[Row | Point], last: bool) -> None:
+        """Write down what a task has found."""
+        points = [point for point in found if isinstance(point, Point)]
+        self.rows += [row for row in found if isinstance(row, Row)]
+        self.points += points
+
+        growth = [vars(point) for point in self.points]
+        seconds = time.perf_counter() - self.start
+        record = {**self.head, "finished": last, "seconds": seconds, "growth": growth}
+        write_report(self.folder, record, self.rows)
+        sweeps = {point.sweep for point in points}
+        if sweeps:
+            changed = [point for point in self.points if point.sweep in sweeps]
+            draw(self.folder / "figures", changed, self.labels)
 
 
 def bench(
@@ -36,7 +70,7 @@ def bench(
     threads: int,
     console: Console,
 ) -> list[Row]:
-    """Measure all and write bench.json, bench.md and figures/ after each piece.
+    """Measure all, and write it down piece by piece.
 
     Arguments:
         settings: How much is measured.
@@ -47,35 +81,24 @@ def bench(
         console: Where the progress bar goes.
     """
     tasks = [task for part in MEASURES for task in part.tasks(settings, peers)]
-    rows: list[Row] = []
-    points: list[Point] = []
-    record = {
+    head = {
         "command": command,
         "machine": platform.machine(),
         "threads": threads,
-        "finished": False,
+        "settings": settings.record(),
         "versions": versions(peers) | {"threads": str(threads)},
         "parameters": parameters(settings, peers),
         "notes": [f"{c.title}: {c.note}." for c in (WIDE, *peers) if c.note],
     }
     labels = {OURS.title: "ours"} | {peer.title: peer.title for peer in peers}
-    start = time.perf_counter()
+    book = Book(folder, head, labels)
     with alone(threads), progress(console) as bar:
         job = bar.add_task("", total=len(tasks))
-        for done, task in enumerate(tasks, start=1):
+        for task in tasks:
             bar.update(job, description=task.title)
-            for found in task.run():
-                (rows if isinstance(found, Row) else points).append(found)
+            book.enter(task.run(), last=task is tasks[-1])
             bar.advance(job)
-            record |= {
-                "seconds": time.perf_counter() - start,
-                "finished": done == len(tasks),
-                "growth": [vars(point) for point in points],
-            }
-            write_report(folder, record, rows)
-            if points:
-                draw(folder / "figures", points, labels)
-    return rows
+    return book.rows
 
 
 @contextmanager

@@ -72,6 +72,8 @@ def write_report(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> N
     parts = ["\n".join(lines), LEGEND, *(f"* {note}" for note in record["notes"])]
     parts.append(f"`{record['command']}`")
     parts.append(", ".join(f"{name} {value}" for name, value in record["versions"].items()))
+    how = (f"{name} {value:g}" for name, value in record["settings"].items())
+    parts.append(f"Repeats: {', '.join(how)}.")
     heads = "| contestant | network | parameters |\n| --- | --- | --- |"
     counts = [
         f"| {p['contestant']} | {p['net']} | {p['parameters']:,} |" for p in record["parameters"]

@@ -58,6 +58,8 @@ class Settings:
         hostile_steps: Steps of the attempt to break a bound.
         sweeps: The sizes over which growth is measured.
         growth: The clock of that.
+        exact_features: The dimension at which the exact log-det is timed.
+        trained: The network whose errors are taken.
     """
 
     clock: Clock
@@ -71,6 +73,17 @@ class Settings:
     growth: Clock
     exact_features: int = 784
     trained: Net = field(default_factory=lambda: Net(64, (128, 128)))
+
+    def record(self) -> dict[str, float]:
+        """How often, in numbers."""
+        return {
+            "rounds": self.clock.rounds,
+            "seconds a loop": self.clock.seconds,
+            "warm-up steps": self.warm_steps,
+            "training steps": self.train_steps,
+            "repeated estimates": self.repeats,
+            "hostile steps": self.hostile_steps,
+        }
 
 
 def cases() -> tuple[Case, ...]:
