@@ -29,6 +29,8 @@ __all__ = ["tasks"]
 
 VARIANTS = (OURS, ours("lipswish", "lipswish"))
 ROWS = 128
+ERROR = "log-det RMS error at equal time (nats)"
+NOISE = "log-det variance x time (nats² ms)"
 PROBES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -163,35 +165,30 @@ def spread(block: Block, x: Tensor, repeats: int) -> tuple[float, float, float]:
 
 def beside(case: str, peer: str, variant: str, found: dict[str, Estimate]) -> list[Row]:
     """The rows of a peer and a variant; an exact log-det of theirs is there to look at."""
-    theirs, single = found[peer], found[series(variant, 1)]
+    theirs = found[peer]
     exact = theirs.variance == 0
-    note = f"|J|_F {theirs.size:.2f}, ours {single.size:.2f}"
     rows = []
     for name in fitting(variant, theirs, found):
-        share = found[name].milliseconds / theirs.milliseconds
-        rows.append(
-            Row(
-                "log-det RMS error at equal time (nats)",
-                case,
-                peer,
-                f"{name}, {share:.2f} t",
-                theirs.averaged(share),
-                found[name].rms,
-                None if exact else TimesBetter(7.0, 30.0),
-                note=f"{peer} computes it exactly" if exact else note,
-            )
-        )
-    noise = Row(
-        "log-det variance x time (nats² ms)",
-        case,
-        peer,
-        series(variant, 1),
-        theirs.variance * theirs.milliseconds,
-        single.variance * single.milliseconds,
-        TimesBetter(50.0, 150.0),
-        note=note,
-    )
-    return rows if exact else [*rows, noise]
+        mine = found[name]
+        share = mine.milliseconds / theirs.milliseconds
+        error, title = theirs.averaged(share), f"{name}, {share:.2f} t"
+        target = None if exact else TimesBetter(7.0, 30.0)
+        note = f"{peer} computes it exactly" if exact else ""
+        rows.append(Row(ERROR, case, peer, title, error, mine.rms, target, note=note))
+        relative = error / theirs.size, mine.rms / mine.size
+        rows.append(Row(f"{ERROR} over |J|_F", case, peer, title, *relative, note=note))
+    return rows if exact else [*rows, *noise(case, peer, series(variant, 1), found)]
+
+
+def noise(case: str, peer: str, name: str, found: dict[str, Estimate]) -> list[Row]:
+    """Variance times time, and the same over the squared size of the Jacobians."""
+    theirs, mine = found[peer], found[name]
+    a, b = (estimate.variance * estimate.milliseconds for estimate in (theirs, mine))
+    note = f"|J|_F {theirs.size:.2f}, ours {mine.size:.2f}"
+    return [
+        Row(NOISE, case, peer, name, a, b, TimesBetter(50.0, 150.0), note=note),
+        Row(f"{NOISE} over |J|_F²", case, peer, name, a / theirs.size**2, b / mine.size**2),
+    ]
 
 
 def fitting(variant: str, theirs: Estimate, found: dict[str, Estimate]) -> list[str]:

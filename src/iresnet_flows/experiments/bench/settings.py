@@ -105,7 +105,7 @@ FULL = Settings(
     clock=Clock(rounds=30, seconds=8),
     cases=cases(),
     warm_steps=100,
-    train_steps=150,
+    train_steps=400,
     bounds=(0.9, 0.97),
     repeats=32,
     hostile_steps=200,
@@ -121,7 +121,7 @@ FULL = Settings(
 QUICK = Settings(
     clock=Clock(rounds=7, seconds=1.2),
     cases=cases(),
-    warm_steps=15,
+    warm_steps=40,
     train_steps=150,
     bounds=(0.9, 0.97),
     repeats=8,
