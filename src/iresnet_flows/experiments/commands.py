@@ -94,6 +94,47 @@ def compare(
         console.print(f"The page is at {here / 'report.html'}")
 
 
+@app.command()
+def bench(
+    against: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: normflows,torchflows,freia,flowcon. Default: all."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few repeats, a few minutes.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("iresnet-bench"),
+    threads: Annotated[int, typer.Option(help="How many threads torch uses.")] = 1,
+) -> None:
+    """Measure our blocks beside those of other libraries, in one run on this machine."""
+    from iresnet_flows.experiments.bench import settings
+    from iresnet_flows.experiments.bench.bench import bench as run
+    from iresnet_flows.experiments.bench.peers import chosen, require_usable
+    from iresnet_flows.experiments.bench.report import LEGEND, tally, terminal_tables
+    from iresnet_flows.experiments.storage import output_folder
+
+    if threads < 1:
+        raise UsageError(f"--threads must be at least 1, got {threads}.")
+    peers, absent = chosen(against.split(",") if against is not None else None)
+    for peer in peers:
+        require_usable(peer)
+    folder = output_folder(out)
+
+    console = Console()
+    for peer in absent:
+        console.print(f"{peer.title} is left out: pip install {peer.package} to measure it.")
+    command = shlex.join(["iresnet-flows", *sys.argv[1:]])
+    size = settings.QUICK if quick else settings.FULL
+    try:
+        rows = run(size, peers, folder, command, threads, console)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was measured is in {folder}.")
+        raise typer.Exit(INTERRUPTED) from None
+    for table in terminal_tables(rows):
+        console.print(table)
+    console.print(LEGEND)
+    console.print(f"Targets: {tally(rows)}.")
+    console.print(f"The table is at {folder / 'bench.md'}")
+
+
 def check_budget(steps: int | None, minutes: float | None) -> None:
     if steps is not None and minutes is not None:
         raise UsageError("--steps and --minutes are both a budget: give one of them.")

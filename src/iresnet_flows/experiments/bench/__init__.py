@@ -1,0 +1,1 @@
+"""Our blocks beside those of other libraries, measured in one run."""
