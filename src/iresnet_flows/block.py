@@ -26,8 +26,7 @@ class InvertibleResidualBlock(BranchedLayer):
         log_det: `Exact` or `PowerSeries`. None: exact where the branch, at its narrowest, is at
             most 64 wide in eval mode and 16 in train mode, where its gradient would cost more than
             the rest; the certified series elsewhere.
-        solver: How the inverse is solved. None: `Newton` for one and two dimensions, `Anderson`
-            for more, with their defaults.
+        solver: How the inverse is solved. None: `Anderson` with its defaults.
         memory: ``low`` keeps x and what was drawn for the backward pass, three vectors a sample
             for a series whatever its length, and evaluates g once more there. Such a log-det has
             first derivatives only, and says so when asked for more.

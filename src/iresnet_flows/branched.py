@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from iresnet_flows.inverse import Anderson, Equation, Newton, Solver
+from iresnet_flows.inverse import Anderson, Equation, Solver
 from iresnet_flows.jacobians import Jacobian, Map
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
@@ -25,7 +24,7 @@ __all__ = ["BranchedLayer"]
 
 EXACT_RANK = {"train": 8, "eval": 64}
 SERIES: dict[str, Estimator] = {"train": RussianRoulette(), "eval": PowerSeries()}
-NEWTON_FEATURES = 2
+SOLVER = Anderson()
 
 
 def itself(g: Map) -> Map:
@@ -38,7 +37,7 @@ class BranchedLayer(Layer):
     Arguments:
         branch: The branch g.
         log_det: The estimator, or None for the best one at the branch's width and the mode.
-        solver: The solver, or None for the best one at the dimension.
+        solver: The solver, or None for `Anderson` with its defaults.
         memory: ``full``, or ``low`` to evaluate g once more in the backward pass.
 
     Attributes:
@@ -110,7 +109,7 @@ class BranchedLayer(Layer):
             state = dict(zip(names, values))
             return side(torch.func.functional_call(at, state, values[len(names) :]))
 
-        return Equation(make, self.chosen_solver(rhs), g.lipschitz), (*tensors, *given)
+        return Equation(make, self.solver or SOLVER, g.lipschitz), (*tensors, *given)
 
     def measure(self, g: Residual, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
         """g(x) and the log-det at x, from one pass."""
@@ -148,11 +147,6 @@ class BranchedLayer(Layer):
             return self.log_det
         mode = "train" if self.training else "eval"
         return Exact() if jacobian.rank() <= EXACT_RANK[mode] else SERIES[mode]
-
-    def chosen_solver(self, rhs: Tensor) -> Solver:
-        if self.solver is not None:
-            return self.solver
-        return Newton() if math.prod(rhs.shape[1:]) <= NEWTON_FEATURES else Anderson()
 
 
 class At(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.checks import check_count
-from iresnet_flows.inverse.iteration import Picard, Solver, State, per_sample
+from iresnet_flows.inverse.iteration import Picard, Solver, State, norms, per_sample
 from iresnet_flows.jacobians import Map
 from iresnet_flows.matrices import inverse_plus_identity
 
@@ -126,31 +126,37 @@ class Secants(Picard):
     def __init__(self, g: Map, memory: int) -> None:
         super().__init__(g)
         self.memory = memory
-        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.pairs: tuple[Tensor, Tensor] | None = None
 
     def step(self, residual: Tensor) -> Tensor:
-        step = residual
-        for dx, dr in self.pairs:
-            step = step - inner(dr, residual) * (dx + dr)
-        return step
+        if self.pairs is None:
+            return residual
+        dx, dr = self.pairs
+        return residual - ((dx + dr) * inner(dr, residual)).sum(0)
 
     def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
-        if len(self.pairs) == self.memory:
-            self.pairs = []
         dx, dr = trial - state.x, residual - state.residual
-        whole = inner(dr, dr).sqrt()
-        for old_dx, old_dr in self.pairs:
-            share = inner(old_dr, dr)
-            dx, dr = dx - share * old_dx, dr - share * old_dr
+        whole = norms(dr)
+        if self.pairs is not None and len(self.pairs[0]) < self.memory:
+            shares = inner(self.pairs[1], dr)
+            dx, dr = (t - (old * shares).sum(0) for t, old in zip((dx, dr), self.pairs))
+        else:
+            self.pairs = None
 
         # What the others explain up to a hundredth is mostly how g bends.
-        size = inner(dr, dr).sqrt()
-        fresh = (size > 1e-2 * whole) & size.isfinite()
-        self.pairs.append((torch.where(fresh, dx / size, 0.0), torch.where(fresh, dr / size, 0.0)))
+        size = norms(dr)
+        fresh = per_sample((size > 1e-2 * whole) & size.isfinite(), dr)
+        size = per_sample(size, dr)
+        dx, dr = (torch.where(fresh, t / size, 0.0).unsqueeze(0) for t in (dx, dr))
+        if self.pairs is not None:
+            dx, dr = (torch.cat(both) for both in zip(self.pairs, (dx, dr)))
+        self.pairs = dx, dr
 
     def take(self, rows: Tensor) -> None:
         super().take(rows)
-        self.pairs = [(dx[rows], dr[rows]) for dx, dr in self.pairs]
+        if self.pairs is not None:
+            dx, dr = self.pairs
+            self.pairs = dx[:, rows], dr[:, rows]
 
 
 class Tangents(Picard):
@@ -179,5 +185,6 @@ class Tangents(Picard):
 
 
 def inner(v: Tensor, w: Tensor) -> Tensor:
-    """The inner product of each sample, with the shape to multiply vectors with."""
-    return per_sample((v * w).flatten(1).sum(-1), v)
+    """The inner products of vectors (m, B, *event), with the shape to multiply these with."""
+    products = (v * w).flatten(2).sum(-1)
+    return products.reshape(*products.shape, *[1] * (v.dim() - 2))

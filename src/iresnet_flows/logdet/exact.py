@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,7 +49,7 @@ class Exact:
         return function
 
     def attach(self, draw: Function, jacobian: Jacobian) -> LogDet:
-        if jacobian.rank() < math.prod(jacobian.batch_event[1:]):
+        if jacobian.rank() < jacobian.features() or not torch.is_grad_enabled():
             core = jacobian.core()
             with full_precision(core):
                 value = measure(draw, core)
