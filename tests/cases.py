@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
@@ -22,6 +23,7 @@ from iresnet_flows import (
     FixedPoint,
     InvertibleResidualBlock,
     LipschitzConvNet,
+    LipschitzDenseNet,
     LipschitzMLP,
     PowerSeries,
     RussianRoulette,
@@ -116,6 +118,7 @@ class AllSignsRoulette(RussianRoulette):
 def block(
     features: int,
     *hidden: int,
+    kind: Any = LipschitzMLP,
     log_det: Any = None,
     memory: Any = "full",
     second: bool = False,
@@ -124,12 +127,15 @@ def block(
     kwargs = {"lipschitz": 0.6, **kwargs}
 
     def make() -> Layer:
-        branch = LipschitzMLP(features, hidden_features=hidden, **kwargs)
+        branch = kind(features, hidden_features=hidden, **kwargs)
         return InvertibleResidualBlock(branch, log_det or Exact(), TIGHT, memory)
 
     # Second derivatives, which torch.func always prepares, are what low memory does without.
     lacks = frozenset() if memory == "full" else frozenset({"func", "vmap"})
     return Case(make, features, kwargs.get("context_features"), lacks=lacks, second=second)
+
+
+dense = partial(block, kind=LipschitzDenseNet)
 
 
 def convolutions(
@@ -209,6 +215,16 @@ CASES = {
     "convolutions, no cheap trace, series, context": convolutions(
         (2, 2, 1), (8, 8), (1, 3, 1), log_det=AllSigns(tolerance=1e-12), context_features=2
     ),
+    "dense, d = 1": dense(1, 4),
+    "dense, two hidden layers": dense(3, 6, 8),
+    "dense, three hidden layers, context": dense(2, 4, 4, 6, context_features=3, second=True),
+    "dense, csin, near the bound": dense(2, 6, 6, activation="csin", lipschitz=0.98),
+    "dense, series": dense(2, 6, log_det=AllSigns(terms=90), activation="csin", second=True),
+    "dense, series, two hidden layers, context": dense(
+        3, 6, 4, log_det=AllSigns(tolerance=1e-12), activation="lipswish", context_features=2
+    ),
+    "dense, series, three hidden layers": dense(2, 6, 4, 4, log_det=AllSigns(tolerance=1e-12)),
+    "dense, low memory": dense(2, 6, 4, memory="low"),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.

@@ -3,7 +3,7 @@
 from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.inverse import FixedPoint, Solution
-from iresnet_flows.lipschitz import LipschitzConvNet, LipschitzMLP
+from iresnet_flows.lipschitz import LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
 from iresnet_flows.logdet import Exact, LogDet, PowerSeries, RussianRoulette
 
 __version__ = "0.1.0"
@@ -14,6 +14,7 @@ __all__ = [
     "InverseNotConverged",
     "InvertibleResidualBlock",
     "LipschitzConvNet",
+    "LipschitzDenseNet",
     "LipschitzMLP",
     "LogDet",
     "PowerSeries",

@@ -4,6 +4,7 @@ from iresnet_flows.lipschitz.activations import Activation, Elementwise, make_ac
 from iresnet_flows.lipschitz.branches import Branch, Residual
 from iresnet_flows.lipschitz.convnet import LipschitzConvNet
 from iresnet_flows.lipschitz.convolution_norms import convolution_norm_bound
+from iresnet_flows.lipschitz.densenet import LipschitzDenseNet
 from iresnet_flows.lipschitz.mlp import LipschitzMLP
 from iresnet_flows.lipschitz.norms import spectral_norm_bound
 
@@ -12,6 +13,7 @@ __all__ = [
     "Branch",
     "Elementwise",
     "LipschitzConvNet",
+    "LipschitzDenseNet",
     "LipschitzMLP",
     "Residual",
     "convolution_norm_bound",
