@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows import (
+    ClaimedBranch,
     Exact,
     FixedPoint,
     InvertibleResidualBlock,
@@ -135,6 +136,32 @@ def block(
     return Case(make, features, kwargs.get("context_features"), lacks=lacks, second=second)
 
 
+class Bounded(nn.Module):
+    """A module of the user's: tanh of a matrix over its Frobenius norm, and so below 0.8."""
+
+    def __init__(self, features: int, context_features: int | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, features)
+        self.context = None if context_features is None else nn.Linear(context_features, features)
+        self.register_buffer("limit", torch.tensor(0.8))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        weight = self.limit * self.linear.weight / (0.1 + self.linear.weight.norm())
+        shift = self.linear.bias if context is None else self.linear.bias + self.context(context)
+        return (x.flatten(1) @ weight.mT + shift).tanh().reshape(x.shape)
+
+
+def claimed(
+    *event: int, log_det: Any = None, second: bool = False, context: int | None = None
+) -> Case:
+    def make() -> Layer:
+        branch = ClaimedBranch(Bounded(math.prod(event), context), 0.8, context)
+        return InvertibleResidualBlock(branch, log_det or Exact(), TIGHT)
+
+    return Case(make, event, context, second=second)
+
+
 dense = partial(block, kind=LipschitzDenseNet)
 
 
@@ -225,6 +252,12 @@ CASES = {
     ),
     "dense, series, three hidden layers": dense(2, 6, 4, 4, log_det=AllSigns(tolerance=1e-12)),
     "dense, low memory": dense(2, 6, 4, memory="low"),
+    "claimed": claimed(3),
+    "claimed, d = 1": claimed(1, second=True),
+    "claimed, context": claimed(2, context=3, second=True),
+    "claimed, images": claimed(2, 2, 1),
+    "claimed, series": claimed(2, log_det=AllSigns(tolerance=1e-12), second=True),
+    "claimed, series, context": claimed(3, log_det=AllSigns(tolerance=1e-12), context=2),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.

@@ -1,14 +1,21 @@
 """Invertible residual networks as native layers of the normalizing-flow libraries."""
 
 from iresnet_flows.block import InvertibleResidualBlock
-from iresnet_flows.errors import InverseNotConverged
+from iresnet_flows.errors import BrokenLipschitzClaim, InverseNotConverged
 from iresnet_flows.inverse import FixedPoint, Solution
-from iresnet_flows.lipschitz import LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
+from iresnet_flows.lipschitz import (
+    ClaimedBranch,
+    LipschitzConvNet,
+    LipschitzDenseNet,
+    LipschitzMLP,
+)
 from iresnet_flows.logdet import Exact, LogDet, PowerSeries, RussianRoulette
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BrokenLipschitzClaim",
+    "ClaimedBranch",
     "Exact",
     "FixedPoint",
     "InverseNotConverged",
