@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -64,6 +64,7 @@ class FunctionJacobian(Jacobian):
     x: Tensor
     rows: tuple[Tensor, ...]
     others: tuple[Tensor, ...]
+    passes: dict[tuple[int, bool], tuple[Tensor, Pull]] = field(init=False, default_factory=dict)
 
     @property
     def batch_event(self) -> tuple[int, ...]:
@@ -131,10 +132,6 @@ class FunctionJacobian(Jacobian):
                 return self.passes[key]
         self.passes[count, recorded] = self.forward(count)
         return self.passes[count, recorded]
-
-    @cached_property
-    def passes(self) -> dict[tuple[int, bool], tuple[Tensor, Pull]]:
-        return {}
 
 
 def assemble(call: Call, count: int, x: Tensor, *rest: Tensor) -> FunctionJacobian:

@@ -71,22 +71,20 @@ def convolution_norm_bound(
 
 def symbols(weight: Tensor) -> Tensor:
     """The symbol at half of the grid's frequencies, the conjugates of the others, (f, m, n)."""
-    *channels, k, _ = weight.shape
-    reach = k // 2
-    waves = plane_waves(reach, DENSITY * reach, weight)
-    return (waves @ weight.flatten(2).permute(2, 0, 1).flatten(1).to(waves.dtype)).unflatten(
-        1, channels
-    )
+    m, n, k, _ = weight.shape
+    taps = weight.flatten(2).permute(2, 0, 1).flatten(1)
+    waves = plane_waves(k // 2, DENSITY * (k // 2), weight)
+    return (waves @ taps.to(waves.dtype)).unflatten(1, (m, n))
 
 
 def plane_waves(reach: int, points: int, like: Tensor) -> Tensor:
     r""":math:`e^{i \delta \cdot \theta}` for one of each pair of opposite frequencies."""
-    index = torch.arange(points * points, device=like.device)
-    rows, columns = index // points, index % points
-    opposite = -rows % points * points + -columns % points
-    half = torch.nonzero(index <= opposite).squeeze(1)
+    grid = [divmod(index, points) for index in range(points * points)]
+    half = [(a, b) for a, b in grid if (a, b) <= (-a % points, -b % points)]
+    rows, columns = torch.tensor(half, device=like.device)[..., None, None].unbind(1)
     shift = torch.arange(-reach, reach + 1, device=like.device)
-    turns = rows[half, None, None] * shift[:, None] + columns[half, None, None] * shift
     # Whole numbers modulo the number of points keep the angles exact.
-    angles = 2 * math.pi / points * (turns % points).flatten(1).double()
-    return torch.polar(torch.ones_like(angles), angles).to(like.dtype.to_complex())
+    turns = (rows * shift[:, None] + columns * shift) % points
+    angles = 2 * math.pi / points * turns.flatten(1).double()
+    dtype = torch.complex64 if like.dtype == torch.float32 else torch.complex128
+    return torch.polar(torch.ones_like(angles), angles).to(dtype)
