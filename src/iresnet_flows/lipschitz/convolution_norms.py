@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from iresnet_flows.lipschitz.norms import Schatten, schatten, spectral_norm_bound
+from iresnet_flows.lipschitz.norms import Schatten, scaled, schatten, spectral_norm_bound
 
 __all__ = ["convolution_norm_bound", "symbols"]
 
@@ -63,10 +63,11 @@ def convolution_norm_bound(
     reach = k // 2
     factor = math.cos(math.pi * reach / (DENSITY * reach)) ** -2
     with torch.autocast(weight.device.type, enabled=False):
-        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        wide, scale = scaled(weight)
         # In units of the Frobenius norm of all frequencies, which is at most k sqrt(n) norms.
         rounding = torch.finfo(wide.dtype).eps * (k * k + 2) * k * math.sqrt(min(weight.shape[:2]))
-        return spectral_norm_bound(symbols(wide), measure) * (factor * (1 + rounding))
+        bound = spectral_norm_bound(symbols(wide), measure)
+        return bound * (factor * (1 + rounding)) * scale.double()
 
 
 def symbols(weight: Tensor) -> Tensor:

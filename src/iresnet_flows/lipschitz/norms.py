@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Schatten", "constrain", "schatten", "spectral_norm_bound"]
+__all__ = ["Schatten", "constrain", "scaled", "schatten", "spectral_norm_bound"]
 
 STAGES = (4, 4, 8, 8)  # the power 1024, in steps that stay in float32's range between rescalings
 POWER = 1024
@@ -122,15 +122,19 @@ def spectral_norm_bound(
         3.0
     """
     with torch.autocast(weight.device.type, enabled=False):
-        narrowest = torch.float32 if float32_is_exact() else torch.float64
-        wide = weight.to(torch.promote_types(weight.dtype, narrowest))
-        # Squares of the entries are taken, which must stay in range.
-        scale = wide.detach().abs().amax().clamp_min(torch.finfo(wide.dtype).tiny)
-        wide = wide / scale
+        wide, scale = scaled(weight)
         tall = wide if wide.shape[-2] >= wide.shape[-1] else wide.mH
         norm, kernel, rounding = measure(tall.detach())
         value = WithGradient.apply(tall, norm, kernel)
         return value.double() * (1 + rounding.double()) * scale.double()
+
+
+def scaled(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight in a dtype that its products are exact enough in, and in range, and its scale."""
+    narrowest = torch.float32 if float32_is_exact() else torch.float64
+    wide = weight.to(torch.promote_types(weight.dtype, narrowest))
+    scale = wide.detach().abs().amax().clamp_min(torch.finfo(wide.dtype).tiny)
+    return wide / scale, scale
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
