@@ -193,6 +193,28 @@ def test_a_module_with_shared_parameters_has_the_gradient_of_both_uses():
     torch.testing.assert_close(result, expected)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_modules_that_normalize_their_weights_themselves_work(training):
+    def normed(m, n):
+        linear = nn.Linear(m, n, dtype=torch.float64)
+        return nn.utils.parametrizations.spectral_norm(linear, n_power_iterations=50)
+
+    class Smaller(nn.Module):
+        def forward(self, x):
+            return 0.8 * x
+
+    branch = ClaimedBranch(nn.Sequential(normed(3, 8), nn.ELU(), normed(8, 3), Smaller()), 0.81)
+    block = InvertibleResidualBlock(branch, Exact()).train(training)
+    x = torch.randn(5, 3, dtype=torch.float64)
+    y, logabsdet = block(x)
+    (logabsdet.sum() + y.square().sum()).backward()
+    assert all(p.grad.isfinite().all() for p in block.parameters())
+    jacobian = torch.autograd.functional.jacobian(lambda t: block.transform(t).sum(0), x)
+    truth = torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
+    torch.testing.assert_close(logabsdet, truth, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(block.invert(y), x, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -47,7 +47,9 @@ class ClaimedBranch(Branch):
     Arguments:
         module: Called as ``module(x)``, or ``module(x, context)`` with ``context_features``. It
             returns the shape of x, twice differentiable and without random numbers, and treats
-            each sample alone: neither dropout nor batch normalization in train mode.
+            each sample alone: neither dropout nor batch normalization in train mode. Torch's
+            ``spectral_norm`` is fit for it, though in train mode its weights differ a little
+            between the evaluations of one call, and its norm is an estimate from below.
         lipschitz: The claim :math:`\ell`, in (0, 1).
         context_features: The dimension of the context, or None.
 
