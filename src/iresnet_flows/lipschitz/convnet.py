@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from iresnet_flows.checks import (
     check_context,
@@ -67,7 +67,8 @@ class LipschitzConvNet(LayeredBranch):
             out of range.
 
     References:
-        Behrmann et al., Invertible Residual Networks, 2019 (kernels of sizes 3, 1, 3).
+        Behrmann et al., Invertible Residual Networks, 2019 (kernels of sizes 3, 1, 3); Xiao et
+        al., Dynamical Isometry and a Mean Field Theory of CNNs, 2018 (the initial kernels).
 
     Example:
         >>> import torch
@@ -97,6 +98,16 @@ class LipschitzConvNet(LayeredBranch):
         self.hidden_channels = tuple(hidden_channels)
         self.kernel_sizes = tuple(kernel_sizes)
         self.reset_parameters()
+
+    def reset_weight(self, weight: Tensor) -> None:
+        """An orthogonal matrix at the centre and zero around it: of norm one at every frequency.
+
+        An orthogonal kernel of other taps has a norm well above one at its worst frequency, and so
+        spends the bound on few of them.
+        """
+        centre = weight.shape[-1] // 2
+        nn.init.zeros_(weight)
+        nn.init.orthogonal_(weight.detach()[..., centre, centre])
 
     def at(self, context: Tensor | None = None) -> LipschitzConvolutions:
         """The branch with its constrained kernels and its context in place."""

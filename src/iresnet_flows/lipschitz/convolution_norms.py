@@ -60,8 +60,7 @@ def convolution_norm_bound(
     if k == 1:
         return spectral_norm_bound(weight[..., 0, 0], measure)
 
-    reach = k // 2
-    factor = math.cos(math.pi * reach / (DENSITY * reach)) ** -2
+    factor = math.cos(math.pi / DENSITY) ** -2
     with torch.autocast(weight.device.type, enabled=False):
         wide, scale = scaled(weight)
         # In units of the Frobenius norm of all frequencies, which is at most k sqrt(n) norms.

@@ -88,7 +88,7 @@ class LayeredBranch(Branch):
     def reset_parameters(self) -> None:
         """Orthogonal weights, a last layer near zero, so that x + g(x) starts near x."""
         for weight in self.weights:
-            nn.init.orthogonal_(weight)
+            self.reset_weight(weight)
         for bias, a in zip(self.biases, self.each_activation()):
             nn.init.uniform_(bias, -a.phase, a.phase)
         for weight in (*self.context_weights, *self.context_scales):
@@ -99,6 +99,10 @@ class LayeredBranch(Branch):
             if len(weights):
                 with torch.no_grad():
                     weights[-1].mul_(0.1)
+
+    def reset_weight(self, weight: Tensor) -> None:
+        """Give a weight its initial values."""
+        nn.init.orthogonal_(weight)
 
     def constrained(
         self, limits: Sequence[float]
