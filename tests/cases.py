@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 from iresnet_flows import (
     Anderson,
     CayleyBlock,
+    ClaimedBranch,
     Exact,
     FixedPoint,
     InvertibleResidualBlock,
     LipschitzConvNet,
+    LipschitzDenseNet,
     LipschitzMLP,
     Newton,
     PowerSeries,
@@ -121,6 +124,7 @@ class AllSignsRoulette(RussianRoulette):
 def block(
     features: int,
     *hidden: int,
+    branch: Any = LipschitzMLP,
     log_det: Any = None,
     solver: Any = TIGHT,
     memory: Any = "full",
@@ -131,8 +135,8 @@ def block(
     kwargs = {"lipschitz": 0.6, **kwargs}
 
     def make() -> Layer:
-        branch = LipschitzMLP(features, hidden_features=hidden, **kwargs)
-        return kind(branch, log_det or Exact(), solver, memory)
+        g = branch(features, hidden_features=hidden, **kwargs)
+        return kind(g, log_det or Exact(), solver, memory)
 
     # Second derivatives, which torch.func always prepares, are what low memory does without.
     lacks = frozenset() if memory == "full" else frozenset({"func", "vmap"})
@@ -141,6 +145,35 @@ def block(
 
 def inverted(*arguments: Any) -> Layer:
     return Inverted(InvertibleResidualBlock(*arguments))
+
+
+class Bounded(nn.Module):
+    """A module of the user's: tanh of a matrix over its Frobenius norm, and so below 0.8."""
+
+    def __init__(self, features: int, context_features: int | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, features)
+        self.context = None if context_features is None else nn.Linear(context_features, features)
+        self.register_buffer("limit", torch.tensor(0.8))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        weight = self.limit * self.linear.weight / (0.1 + self.linear.weight.norm())
+        shift = self.linear.bias if context is None else self.linear.bias + self.context(context)
+        return (x.flatten(1) @ weight.mT + shift).tanh().reshape(x.shape)
+
+
+def claimed(
+    *event: int, log_det: Any = None, second: bool = False, context: int | None = None
+) -> Case:
+    def make() -> Layer:
+        branch = ClaimedBranch(Bounded(math.prod(event), context), 0.8, context)
+        return InvertibleResidualBlock(branch, log_det or Exact(), TIGHT)
+
+    return Case(make, event, context, second=second)
+
+
+dense = partial(block, branch=LipschitzDenseNet)
 
 
 def convolutions(
@@ -205,6 +238,9 @@ CASES = {
     ),
     "series, low memory": block(2, 8, 6, log_det=AllSigns(terms=90), memory="low"),
     "exact, low memory, context": block(2, 8, 6, memory="low", context_features=2),
+    "exact, low memory, a module of the user's": block(
+        2, 6, activation=Elementwise(nn.Softsign(), slope=1.0), memory="low"
+    ),
     "roulette": block(2, 8, 6, log_det=AllSignsRoulette(terms=90)),
     "anderson": block(3, 8, 8, solver=ANDERSON, lipschitz=0.9, second=True),
     "anderson, context": block(5, 8, 6, solver=ANDERSON, lipschitz=0.9, context_features=2),
@@ -238,6 +274,22 @@ CASES = {
     "convolutions, no cheap trace, series, context": convolutions(
         (2, 2, 1), (8, 8), (1, 3, 1), log_det=AllSigns(tolerance=1e-12), context_features=2
     ),
+    "dense, d = 1": dense(1, 4),
+    "dense, two hidden layers": dense(3, 6, 8),
+    "dense, three hidden layers, context": dense(2, 4, 4, 6, context_features=3, second=True),
+    "dense, csin, near the bound": dense(2, 6, 6, activation="csin", lipschitz=0.98),
+    "dense, series": dense(2, 6, log_det=AllSigns(terms=90), activation="csin", second=True),
+    "dense, series, two hidden layers, context": dense(
+        3, 6, 4, log_det=AllSigns(tolerance=1e-12), activation="lipswish", context_features=2
+    ),
+    "dense, series, three hidden layers": dense(2, 6, 4, 4, log_det=AllSigns(tolerance=1e-12)),
+    "dense, low memory": dense(2, 6, 4, memory="low"),
+    "claimed": claimed(3),
+    "claimed, d = 1": claimed(1, second=True),
+    "claimed, context": claimed(2, context=3, second=True),
+    "claimed, images": claimed(2, 2, 1),
+    "claimed, series": claimed(2, log_det=AllSigns(tolerance=1e-12), second=True),
+    "claimed, series, context": claimed(3, log_det=AllSigns(tolerance=1e-12), context=2),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.

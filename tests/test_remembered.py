@@ -12,12 +12,12 @@ from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
 from iresnet_flows.remembered import Remembered
 
 
-def double(tensor):
-    CALLS.append(tensor)
-    return 2 * tensor
+def double(tensors):
+    CALLS.append(tensors)
+    return 2 * tensors[0]
 
 
-CALLS: list[torch.Tensor] = []
+CALLS: list[tuple[torch.Tensor, ...]] = []
 
 
 @pytest.fixture

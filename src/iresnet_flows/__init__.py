@@ -2,21 +2,29 @@
 
 from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.cayley import CayleyBlock
-from iresnet_flows.errors import InverseNotConverged
+from iresnet_flows.errors import BrokenLipschitzClaim, InverseNotConverged
 from iresnet_flows.inverse import Anderson, FixedPoint, Newton, Solution
-from iresnet_flows.lipschitz import LipschitzConvNet, LipschitzMLP
+from iresnet_flows.lipschitz import (
+    ClaimedBranch,
+    LipschitzConvNet,
+    LipschitzDenseNet,
+    LipschitzMLP,
+)
 from iresnet_flows.logdet import Exact, LogDet, PowerSeries, RussianRoulette
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Anderson",
+    "BrokenLipschitzClaim",
     "CayleyBlock",
+    "ClaimedBranch",
     "Exact",
     "FixedPoint",
     "InverseNotConverged",
     "InvertibleResidualBlock",
     "LipschitzConvNet",
+    "LipschitzDenseNet",
     "LipschitzMLP",
     "LogDet",
     "Newton",

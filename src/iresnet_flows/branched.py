@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from iresnet_flows.inverse import Anderson, Equation, Solver
 from iresnet_flows.jacobians import Jacobian, Map
@@ -16,6 +15,7 @@ from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
 from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries, RussianRoulette
 from iresnet_flows.logdet.functions import Function
+from iresnet_flows.recomputed import recomputed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,16 +100,13 @@ class BranchedLayer(Layer):
         context: Tensor | None,
         side: Callable[[Map], Map] = itself,
     ) -> tuple[Equation, tuple[Tensor, ...]]:
-        """That equation as a function of all tensors that g depends on."""
-        at = At(self.branch)
-        names, tensors = zip(*at.named_parameters())
-        given = () if context is None else (context,)
+        """That equation, and all tensors that it depends on."""
+        make, tensors = self.maker(context)
 
-        def make(*values: Tensor) -> Map:
-            state = dict(zip(names, values))
-            return side(torch.func.functional_call(at, state, values[len(names) :]))
+        def sided(*values: Tensor) -> Map:
+            return side(make(*values))
 
-        return Equation(make, self.solver or SOLVER, g.lipschitz), (*tensors, *given)
+        return Equation(sided, self.solver or SOLVER, g.lipschitz), tensors
 
     def measure(self, g: Residual, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
         """g(x) and the log-det at x, from one pass."""
@@ -121,19 +118,33 @@ class BranchedLayer(Layer):
 
     def measure_twice(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
         """The same; the backward pass evaluates g anew, with what was drawn the first time."""
-        drawn: list[Any] = []
+        make, tensors = self.maker(context)
+        drawn: list[tuple[Estimator, Any]] = []
 
-        def evaluate(x: Tensor) -> tuple[Tensor, ...]:
-            g = self.residual(x, context)
+        def evaluate(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+            g = make(*values)
             value, jacobian = g.linearize(x)
-            estimator = self.estimator(jacobian)
             if not drawn:
-                drawn.append(self.draw(estimator, g, jacobian, x))
-            return value, *estimator.attach(drawn[0], jacobian)
+                estimator = self.estimator(jacobian)
+                drawn.append((estimator, self.draw(estimator, g, jacobian, x)))
+            estimator, draw = drawn[0]
+            return value, *estimator.attach(draw, jacobian)
 
-        value, *log_det = checkpoint(evaluate, x, use_reentrant=False, preserve_rng_state=False)
-        value, log_det[0] = OnceDifferentiable.apply(value, log_det[0])
+        value, *log_det = recomputed(evaluate, x, *tensors)
         return value, LogDet(*log_det)
+
+    def maker(self, context: Tensor | None) -> tuple[Callable[..., Residual], tuple[Tensor, ...]]:
+        """The branch in place as a function of all tensors that it depends on, and these."""
+        at = At(self.branch)
+        names, tensors = zip(*at.named_parameters())
+        given = () if context is None else (context,)
+
+        def make(*values: Tensor) -> Residual:
+            state = dict(zip(names, values))
+            g: Residual = torch.func.functional_call(at, state, values[len(names) :])
+            return g
+
+        return make, (*tensors, *given)
 
     def draw(self, estimator: Estimator, g: Residual, jacobian: Jacobian, x: Tensor) -> Any:
         generator = None
@@ -158,20 +169,3 @@ class At(nn.Module):
 
     def forward(self, context: Tensor | None = None) -> Residual:
         return self.branch.at(context)
-
-
-class OnceDifferentiable(torch.autograd.Function):
-    """The identity, whose gradient must not be differentiated again."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(t.clone() for t in tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "a block with memory='low' keeps what first derivatives need, and a second one "
-                "was asked for (create_graph=True or torch.func): build it with memory='full'."
-            )
-        return cotangents

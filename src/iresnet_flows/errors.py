@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BrokenLipschitzClaim",
     "DataError",
     "InfiniteVariance",
     "IntegrationFailed",
@@ -28,6 +29,10 @@ class IntegrationFailed(RuntimeError):
 
 class SeriesNotConvergedWarning(UserWarning):
     """A log-det series that was cut before its certified tail met the tolerance."""
+
+
+class BrokenLipschitzClaim(ValueError):
+    """A module that is steeper than its author claimed; the message says where and by how much."""
 
 
 class InfiniteVariance(ValueError):

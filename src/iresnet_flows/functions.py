@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from iresnet_flows.jacobians import Jacobian
 __all__ = ["FunctionJacobian", "FunctionMap"]
 
 Call = Callable[..., Tensor]
+Pull = Callable[[Tensor], tuple[Tensor]]
+
+COPIES = 4096  # the samples of a pass for a dense Jacobian
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,9 @@ class FunctionMap:
         return self.call(x, *self.rows, *self.others)
 
     def linearize(self, x: Tensor) -> tuple[Tensor, FunctionJacobian]:
+        """The value at x and the Jacobian there, from one pass."""
         jacobian = FunctionJacobian(self.call, x, self.rows, self.others)
-        return self(x), jacobian
+        return jacobian.value(), jacobian
 
     def take(self, rows: Tensor) -> FunctionMap:
         return replace(self, rows=tuple(t[rows] for t in self.rows))
@@ -48,12 +53,18 @@ class FunctionMap:
 
 @dataclass(frozen=True)
 class FunctionJacobian(Jacobian):
-    """The Jacobian of a `FunctionMap` at x; products with its transpose share one pass."""
+    """The Jacobian of a `FunctionMap` at x, by reverse passes alone, which every operation has.
+
+    Several vectors for each sample are one vector for each of several copies of it, so that they
+    share a pass whatever the function consists of. The forward pass of transposed products is
+    kept, and shared by them.
+    """
 
     call: Call
     x: Tensor
     rows: tuple[Tensor, ...]
     others: tuple[Tensor, ...]
+    passes: dict[tuple[int, bool], tuple[Tensor, Pull]] = field(init=False, default_factory=dict)
 
     @property
     def batch_event(self) -> tuple[int, ...]:
@@ -67,29 +78,62 @@ class FunctionJacobian(Jacobian):
     def rebuild(self) -> Callable[..., FunctionJacobian]:
         return partial(assemble, self.call, len(self.rows))
 
-    def at(self, x: Tensor) -> Tensor:
-        return self.call(x, *self.rows, *self.others)
-
-    @cached_property
-    def pull(self) -> Callable[[Tensor], tuple[Tensor]]:
-        return torch.func.vjp(self.at, self.x)[1]
-
-    @cached_property
-    def push(self) -> Callable[[Tensor], tuple[Tensor]]:
-        # J v is the gradient of w^T J v in w: two reverse passes, which every function has.
-        return torch.func.vjp(lambda w: self.pull(w)[0], torch.zeros_like(self.x))[1]
+    def value(self) -> Tensor:
+        """The value at x."""
+        return self.pass_for(1)[0]
 
     def apply(self, v: Tensor) -> Tensor:
-        return torch.stack([self.push(t)[0] for t in v])
+        # J^T w is linear in w, and its own transposed product is J v.
+        def transposed(w: Tensor) -> Tensor:
+            return self.forward(len(v))[1](w.flatten(0, 1))[0].reshape(v.shape)
+
+        return torch.func.vjp(transposed, torch.zeros_like(v))[1](v)[0]
 
     def apply_transposed(self, w: Tensor) -> Tensor:
-        return torch.stack([self.pull(t)[0] for t in w])
+        return self.pass_for(len(w))[1](w.flatten(0, 1))[0].reshape(w.shape)
+
+    def dense(self) -> Tensor:
+        """J as matrices (B, d, d), from one pass for some thousand copies of the samples."""
+        batch, *event = self.batch_event
+        d = math.prod(event)
+        eye = torch.eye(d, dtype=self.x.dtype, device=self.x.device)
+        rows = eye.reshape(d, 1, *event).expand(d, batch, *event)
+        chunks = rows.split(max(1, COPIES // max(1, batch)))
+        passes = (self.forward(len(w))[1](w.flatten(0, 1))[0].reshape(w.shape) for w in chunks)
+        return torch.cat(list(passes)).flatten(2).transpose(0, 1)
+
+    def cotangents(
+        self, w: Tensor, v: Tensor, steps: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, ...]:
+        rebuild = self.rebuild
+
+        def product(*tensors: Tensor) -> Tensor:
+            return (rebuild(*tensors).apply_transposed(w) * v).sum()
+
+        tensors = self.tensors
+        gradient = torch.func.grad(product, argnums=tuple(range(len(tensors))))
+        return tuple(gradient(*tensors))
 
     def take(self, rows: Tensor) -> FunctionJacobian:
         return replace(self, x=self.x[rows], rows=tuple(t[rows] for t in self.rows))
 
     def to(self, dtype: torch.dtype) -> FunctionJacobian:
         return self.rebuild(*(cast(t, dtype) for t in self.tensors))
+
+    def forward(self, count: int) -> tuple[Tensor, Pull]:
+        """The values at that many copies of x, and what pulls vectors back from them."""
+        x, *rows = (t.expand(count, *t.shape).flatten(0, 1) for t in (self.x, *self.rows))
+        value, pull = torch.func.vjp(lambda x: self.call(x, *rows, *self.others), x)[:2]
+        return value, pull
+
+    def pass_for(self, count: int) -> tuple[Tensor, Pull]:
+        """A forward pass that may be used again: without gradient, also one with it."""
+        recorded = torch.is_grad_enabled()
+        for key in {(count, True), (count, recorded)}:
+            if key in self.passes:
+                return self.passes[key]
+        self.passes[count, recorded] = self.forward(count)
+        return self.passes[count, recorded]
 
 
 def assemble(call: Call, count: int, x: Tensor, *rest: Tensor) -> FunctionJacobian:

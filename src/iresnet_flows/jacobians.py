@@ -15,7 +15,7 @@ from torch import Tensor
 from iresnet_flows.linear_maps import LinearMap
 from iresnet_flows.traces import one_layer_traces, two_layer_trace
 
-__all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Negative", "Transposed", "as_matrices"]
+__all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Negative", "Transposed"]
 
 
 class Map(Protocol):
@@ -102,9 +102,9 @@ class Jacobian(ABC):
         """The size r of the core, and a bound of J's rank."""
         return self.features()
 
-    def apply_in_steps(self, v: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """J v, and what of its computation `cotangents` can use."""
-        return self.apply(v), ()
+    def dense_in_steps(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """J as matrices, and what of their computation `cotangents` can use for the `basis`."""
+        return self.dense(), ()
 
     def cotangents(
         self, w: Tensor, v: Tensor, steps: tuple[Tensor, ...] = ()
@@ -114,7 +114,7 @@ class Jacobian(ABC):
         Arguments:
             w: The vectors on the left.
             v: Those on the right.
-            steps: What `apply_in_steps` gave with J v, if it is at hand.
+            steps: What `dense_in_steps` gave, if v is the basis.
         """
         rebuild = self.rebuild
 
@@ -163,7 +163,12 @@ class ChainJacobian(Jacobian):
     def apply(self, v: Tensor) -> Tensor:
         return self.apply_in_steps(v)[0]
 
+    def dense_in_steps(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        columns, steps = self.apply_in_steps(self.basis())
+        return as_matrices(columns), steps
+
     def apply_in_steps(self, v: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """J v, and the entries of the hidden layers on the way."""
         entries = []
         for linear, slopes in zip(self.maps, self.slopes, strict=False):
             entries.append(linear(v))

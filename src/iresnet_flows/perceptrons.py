@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import ChainJacobian, MatrixJacobian
+from iresnet_flows.jacobians import ChainJacobian, Jacobian, MatrixJacobian
 from iresnet_flows.linear_maps import LinearMap
 
 __all__ = ["Nonlinearity", "Perceptron", "Scaled", "weight_shapes"]
@@ -93,7 +93,7 @@ class Perceptron:
             x = activation.value(linear(x, bias))
         return self.maps[-1](x, self.biases[-1])
 
-    def linearize(self, x: Tensor) -> tuple[Tensor, ChainJacobian]:
+    def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
         """The value at x and the Jacobian there, from one pass."""
         slopes = []
         for linear, bias, activation in zip(self.maps, self.biases, self.activations):

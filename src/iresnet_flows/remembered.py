@@ -1,4 +1,4 @@
-"""Results that are kept for as long as the tensor that they came from has the same values."""
+"""Results that are kept for as long as the tensors that they came from have the same values."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ __all__ = ["Remembered"]
 
 
 class Remembered:
-    """A function of one tensor that keeps its last result.
+    """A function of some tensors that keeps its last result.
 
-    The result is found again by the *values* of the tensor. A version counter would be cheaper,
+    The result is found again by the *values* of the tensors. A version counter would be cheaper,
     but it does not count edits of ``.data``, and a bound that is out of date is no bound. Copies
     and pickles start empty.
 
     Arguments:
-        function: The function; its result, without gradient, must depend on nothing else.
+        function: The function, called with a tuple of tensors; its result, without gradient,
+            must depend on nothing else.
     """
 
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+    def __init__(self, function: Callable[[tuple[Tensor, ...]], Any]) -> None:
         self.function = function
-        self.last: tuple[Tensor, Any] | None = None
+        self.last: tuple[tuple[Tensor, ...], Any] | None = None
 
-    def __call__(self, tensor: Tensor) -> Any:
+    def __call__(self, *tensors: Tensor) -> Any:
         wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-        if torch.compiler.is_compiling() or wrapped(tensor):
+        if torch.compiler.is_compiling() or any(map(wrapped, tensors)):
             with torch.no_grad():
-                return self.function(tensor)
+                return self.function(tensors)
 
         last = self.last
-        if last is not None and same(last[0], tensor):
+        if last is not None and all(map(same, last[0], tensors)):
             return last[1]
 
         # Tensors made in inference mode could not serve a gradient later.
         with torch.inference_mode(False), torch.no_grad():
-            key = tensor.detach().clone()
+            key = tuple(t.detach().clone() for t in tensors)
             result = self.function(key)
         self.last = key, result
         return result
 
-    def __reduce__(self) -> tuple[type[Remembered], tuple[Callable[[Tensor], Any]]]:
+    def __reduce__(self) -> tuple[type[Remembered], tuple[Callable[[tuple[Tensor, ...]], Any]]]:
         return Remembered, (self.function,)
 
 

@@ -10,6 +10,7 @@ import torch
 from cases import hostile
 
 from iresnet_flows import LipschitzConvNet
+from iresnet_flows.lipschitz.convolution_norms import Spectrum
 
 SIZES = [(1, 1), (2, 3), (5, 4)]
 
@@ -94,6 +95,15 @@ def test_the_bound_is_nearly_reached_where_it_can_be():
     x = torch.zeros(1, 1, 24, 24, dtype=torch.float64)
     linear = torch.autograd.functional.jacobian(lambda t: g(t).sum(0), x).reshape(576, 576)
     assert 0.9 / 1.12 <= torch.linalg.matrix_norm(linear, 2) <= 0.9
+
+
+def test_the_initial_kernels_have_the_same_norm_at_every_frequency_and_the_map_is_near_zero():
+    g = LipschitzConvNet(2, (8, 8), (3, 1, 5))
+    for weight in (g.weights[0], 10 * g.weights[2]):
+        spectrum = Spectrum(weight.detach())
+        norms = torch.linalg.svdvals(spectrum.stack) * spectrum.scale
+        torch.testing.assert_close(norms, torch.ones_like(norms))
+    assert g.lipschitz_bound() < 0.2
 
 
 def test_the_constraint_only_shrinks():

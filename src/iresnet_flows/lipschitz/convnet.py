@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from iresnet_flows.checks import (
     check_context,
@@ -16,7 +16,7 @@ from iresnet_flows.checks import (
 from iresnet_flows.convolutional import ConvolutionalPerceptron
 from iresnet_flows.linear_maps import Convolution
 from iresnet_flows.lipschitz.activations import Activation
-from iresnet_flows.lipschitz.convolution_norms import convolution_norm
+from iresnet_flows.lipschitz.convolution_norms import convolution_norms
 from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
 from iresnet_flows.perceptrons import weight_shapes
 
@@ -67,7 +67,8 @@ class LipschitzConvNet(LayeredBranch):
             out of range.
 
     References:
-        Behrmann et al., Invertible Residual Networks, 2019 (kernels of sizes 3, 1, 3).
+        Behrmann et al., Invertible Residual Networks, 2019 (kernels of sizes 3, 1, 3); Xiao et
+        al., Dynamical Isometry and a Mean Field Theory of CNNs, 2018 (the initial kernels).
 
     Example:
         >>> import torch
@@ -92,11 +93,21 @@ class LipschitzConvNet(LayeredBranch):
         check_kernel_sizes(kernel_sizes, len(activations) + 1)
         matrices = weight_shapes(channels, hidden_channels, [a.copies for a in activations])
         shapes = [(*shape, k, k) for shape, k in zip(matrices, kernel_sizes, strict=True)]
-        super().__init__(shapes, convolution_norm, lipschitz, context_features, activations)
+        super().__init__(shapes, convolution_norms, lipschitz, context_features, activations)
         self.channels = channels
         self.hidden_channels = tuple(hidden_channels)
         self.kernel_sizes = tuple(kernel_sizes)
         self.reset_parameters()
+
+    def reset_weight(self, weight: Tensor) -> None:
+        """An orthogonal matrix at the centre and zero around it: of norm one at every frequency.
+
+        An orthogonal kernel of other taps has a norm well above one at its worst frequency, and so
+        spends the bound on few of them.
+        """
+        centre = weight.shape[-1] // 2
+        nn.init.zeros_(weight)
+        nn.init.orthogonal_(weight.detach()[..., centre, centre])
 
     def at(self, context: Tensor | None = None) -> LipschitzConvolutions:
         """The branch with its constrained kernels and its context in place."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from iresnet_flows.lipschitz.norms import Norm, matrix_norm
+from iresnet_flows.lipschitz.norms import Norm, scaled, schatten_norms
 
-__all__ = ["convolution_norm", "convolution_norm_bound"]
+__all__ = ["convolution_norm_bound", "convolution_norms"]
 
 DENSITY = 16  # frequencies for each degree of the symbol: a factor of at most 1.04
 
@@ -52,45 +53,62 @@ def convolution_norm_bound(weight: Tensor) -> Tensor:
         >>> 1 <= float(convolution_norm_bound(mean)) <= 1.045
         True
     """
-    return convolution_norm(weight).bound
+    return convolution_norms([weight])[0].bound
 
 
-def convolution_norm(weight: Tensor) -> Norm:
-    """That bound, with its slope."""
-    *_, k = weight.shape
-    if k == 1:
-        bound, slope = matrix_norm(weight[..., 0, 0])
-        return Norm(bound, slope[..., None, None])
+def convolution_norms(weights: Sequence[Tensor]) -> list[Norm]:
+    """Those bounds, with their slopes."""
+    operators = [operator(weight) for weight in weights]
+    norms = schatten_norms([o.stack for o in operators])
+    return [o.norm_of(norm) for o, norm in zip(operators, norms, strict=True)]
 
-    with torch.autocast(weight.device.type, enabled=False):
-        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-        waves = plane_waves(k // 2, wide)
-        bound, slope = matrix_norm(symbols(wide, waves))
+
+def operator(weight: Tensor) -> Pixelwise | Spectrum:
+    return Pixelwise(weight) if weight.shape[-1] == 1 else Spectrum(weight)
+
+
+class Pixelwise:
+    """A kernel of size 1: the same matrix at each pixel."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.stack = weight[..., 0, 0].unsqueeze(0)
+
+    def norm_of(self, norm: Norm) -> Norm:
+        return Norm(norm.bound, norm.slope[..., None, None])
+
+
+class Spectrum:
+    """A kernel of another size: its symbol at half of the grid's frequencies, (f, m, n)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        m, n, k, _ = weight.shape
+        with torch.autocast(weight.device.type, enabled=False):
+            wide, self.scale = scaled(weight)
+            self.waves = plane_waves(k // 2, DENSITY * (k // 2), wide)
+            taps = wide.flatten(2).permute(2, 0, 1).flatten(1)
+            self.stack = (self.waves @ taps.to(self.waves.dtype)).unflatten(1, (m, n))
+
+    def norm_of(self, norm: Norm) -> Norm:
+        """The norm of the kernel from that of its symbol; a slope is pulled back to the taps."""
+        m, n, k, _ = self.weight.shape
         # In units of the Frobenius norm of all frequencies, which is at most k sqrt(n) norms.
-        rounding = torch.finfo(wide.dtype).eps * (k * k + 2) * k * math.sqrt(min(weight.shape[:2]))
-        factor = math.cos(math.pi / DENSITY) ** -2
-        # The kernel's slope is that of all symbols, pulled back.
-        pulled = (
-            (waves.mH @ slope.flatten(1)).real.unflatten(0, (k, k)).unflatten(2, wide.shape[:2])
-        )
-        return Norm(bound * (factor * (1 + rounding)), pulled.permute(2, 3, 0, 1).to(weight.dtype))
+        unit = torch.finfo(self.waves.dtype).eps
+        rounding = unit * (k * k + 2) * k * math.sqrt(min(m, n))
+        factor = math.cos(math.pi / DENSITY) ** -2 * (1 + rounding)
+        taps = (self.waves.mH @ norm.slope.flatten(1)).real / self.scale
+        slope = taps.reshape(k, k, m, n).permute(2, 3, 0, 1).to(self.weight.dtype)
+        return Norm(norm.bound * factor * self.scale.double(), slope)
 
 
-def symbols(weight: Tensor, waves: Tensor) -> Tensor:
-    """The symbol at half of the grid's frequencies, the conjugates of the others, (f, m, n)."""
-    taps = weight.flatten(2).permute(2, 0, 1)
-    return (waves @ taps.flatten(1).to(waves.dtype)).unflatten(1, taps.shape[1:])
-
-
-def plane_waves(reach: int, like: Tensor) -> Tensor:
-    r""":math:`e^{i \delta \cdot \theta}` for half of the frequencies, with shape (f, k^2)."""
-    points = DENSITY * reach
-    index = torch.arange(points * points, device=like.device)
-    rows, columns = index // points, index % points
-    opposite = -rows % points * points + -columns % points
-    half = torch.nonzero(index <= opposite).squeeze(1)
+def plane_waves(reach: int, points: int, like: Tensor) -> Tensor:
+    r""":math:`e^{i \delta \cdot \theta}` for one of each pair of opposite frequencies."""
+    grid = [divmod(index, points) for index in range(points * points)]
+    half = [(a, b) for a, b in grid if (a, b) <= (-a % points, -b % points)]
+    rows, columns = torch.tensor(half, device=like.device)[..., None, None].unbind(1)
     shift = torch.arange(-reach, reach + 1, device=like.device)
-    turns = rows[half, None, None] * shift[:, None] + columns[half, None, None] * shift
     # Whole numbers modulo the number of points keep the angles exact.
-    angles = 2 * math.pi / points * (turns % points).flatten(1).double()
-    return torch.polar(torch.ones_like(angles), angles).to(like.dtype.to_complex())
+    turns = (rows * shift[:, None] + columns * shift) % points
+    angles = 2 * math.pi / points * turns.flatten(1).double()
+    dtype = torch.complex64 if like.dtype == torch.float32 else torch.complex128
+    return torch.polar(torch.ones_like(angles), angles).to(dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_features, check_lipschitz, check_widths
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch
-from iresnet_flows.lipschitz.norms import Norm, constrain
+from iresnet_flows.lipschitz.norms import Norms, constrain
 from iresnet_flows.perceptrons import Nonlinearity, Scaled
 from iresnet_flows.remembered import Remembered
 
@@ -51,7 +51,7 @@ class LayeredBranch(Branch):
 
     Arguments:
         shapes: Those of the weights; the first number is that of the layer's entries.
-        norm: What gives the `Norm` of a weight, such as `matrix_norm`.
+        norms: What gives the `Norm` of each weight, such as `matrix_norms`.
         lipschitz: The bound of the whole branch, in (0, 1).
         context_features: The dimension of the context, or None.
         activations: For each layer but the last.
@@ -60,7 +60,7 @@ class LayeredBranch(Branch):
     def __init__(
         self,
         shapes: Sequence[tuple[int, ...]],
-        norm: Callable[[Tensor], Norm],
+        norms: Norms,
         lipschitz: float,
         context_features: int | None,
         activations: Sequence[Activation],
@@ -74,7 +74,7 @@ class LayeredBranch(Branch):
         self.context_features = context_features
         self.activations = nn.ModuleList(activations)
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
-        self.norms = [Remembered(norm) for _ in shapes]
+        self.norms = Remembered(norms)
         self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
         widths = [shape[0] for shape in shapes if context_features is not None]
         self.context_weights = nn.ParameterList(
@@ -87,7 +87,7 @@ class LayeredBranch(Branch):
     def reset_parameters(self) -> None:
         """Orthogonal weights, a last layer near zero, so that x + g(x) starts near x."""
         for weight in self.weights:
-            nn.init.orthogonal_(weight)
+            self.reset_weight(weight)
         for bias, a in zip(self.biases, self.each_activation()):
             nn.init.uniform_(bias, -a.phase, a.phase)
         for weight in (*self.context_weights, *self.context_scales):
@@ -99,22 +99,19 @@ class LayeredBranch(Branch):
                 with torch.no_grad():
                     weights[-1].mul_(0.1)
 
-    def constrained(
-        self, limits: Sequence[float]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The weights below these limits, and the norm that each has at most."""
-        bounded = [
-            constrain(w, ROUNDING * limit, norm)
-            for w, limit, norm in zip(self.weights, limits, self.norms, strict=True)
-        ]
-        weights, norms = zip(*bounded, strict=True)
-        return weights, norms
+    def reset_weight(self, weight: Tensor) -> None:
+        """Give a weight its initial values."""
+        nn.init.orthogonal_(weight)
 
-    def evenly_constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
+    def constrained(self, limits: Sequence[float]) -> tuple[list[Tensor], Tensor]:
+        """The weights below these limits, and the norm that each has at most."""
+        return constrain(list(self.weights), [ROUNDING * limit for limit in limits], self.norms)
+
+    def evenly_constrained(self) -> tuple[list[Tensor], Tensor]:
         """The weights below the same limit, and the bound of the branch that they give."""
         slope, layers = self.slope(), len(self.weights)
         weights, norms = self.constrained([(self.lipschitz / slope) ** (1 / layers)] * layers)
-        return weights, torch.stack(norms).prod() * slope
+        return weights, norms.prod() * slope
 
     def conditioned(
         self, context: Tensor | None

@@ -11,7 +11,7 @@ from iresnet_flows.checks import check_context, check_features, check_input
 from iresnet_flows.linear_maps import Matrix
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
-from iresnet_flows.lipschitz.norms import matrix_norm
+from iresnet_flows.lipschitz.norms import matrix_norms
 from iresnet_flows.perceptrons import Perceptron, weight_shapes
 
 __all__ = ["LipschitzMLP"]
@@ -81,7 +81,7 @@ class LipschitzMLP(LayeredBranch):
         check_features("features", features)
         activations = make_activations(hidden_features, activation)
         shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
-        super().__init__(shapes, matrix_norm, lipschitz, context_features, activations)
+        super().__init__(shapes, matrix_norms, lipschitz, context_features, activations)
         self.features = features
         self.hidden_features = tuple(hidden_features)
         self.reset_parameters()

@@ -1,9 +1,9 @@
-"""Certified bounds of the largest singular value of a matrix, or of a stack of them."""
+"""Certified bounds of the largest singular values of matrices, or of stacks of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iresnet_flows.remembered import Remembered
 
-__all__ = ["Norm", "constrain", "matrix_norm", "spectral_norm_bound"]
+__all__ = ["Norm", "constrain", "matrix_norms", "scaled", "schatten_norms", "spectral_norm_bound"]
 
 # The power 1024, in steps that stay in the dtype's range: before the first one the largest
 # eigenvalue lies between 1 and the number of entries, before the others between 1 and n.
@@ -32,72 +32,101 @@ class Norm(NamedTuple):
     slope: Tensor
 
 
-def matrix_norm(weight: Tensor) -> Norm:
-    r"""The Schatten norm of order 2m, m = 1025, of a matrix W, or of all blocks of a stack.
+Norms = Callable[[Sequence[Tensor]], list[Norm]]
+
+
+def matrix_norms(weights: Sequence[Tensor]) -> list[Norm]:
+    """The `Norm` of each matrix (m, n)."""
+    return schatten_norms([weight.unsqueeze(0) for weight in weights])
+
+
+def schatten_norms(stacks: Sequence[Tensor]) -> list[Norm]:
+    r"""The Schatten norm of order 2m, m = 1025, of all blocks W of each stack (f, m, n).
 
     .. math:: (\operatorname{tr} G^m)^{1/2m} , \quad G = W^* W ,
 
     is raised by a bound of its rounding error. The gradient of its logarithm is
     :math:`W G^{m-1} / \operatorname{tr} G^m`, a smooth stand-in for :math:`u v^*/\sigma_1` with
-    the leading singular pair. A complex weight counts as the real one of twice its size.
+    the leading singular pair. Stacks of the same f and n share one pass, for the many operations
+    on small tensors take longer than the products.
     """
-    with torch.autocast(weight.device.type, enabled=False):
-        wide = weight.to(working_dtype(weight))
-        # Squares of the entries are taken, which must stay in range.
-        tiny = torch.finfo(wide.dtype).tiny
-        scale = wide.detach().abs().amax().clamp_min(tiny)
-        unit = wide / scale
-        tall = unit if unit.shape[-2] >= unit.shape[-1] else unit.mH
-        gram = tall.mH @ tall
-        power, log_scale = power_of(gram, tiny)
+    result: dict[int, Norm] = {}
+    with torch.autocast(stacks[0].device.type, enabled=False):
+        units, scales = zip(*(scaled(stack) for stack in stacks), strict=True)
+        talls = [u if u.shape[-2] >= u.shape[-1] else u.mH for u in units]
+        for group in alike(talls):
+            gram = torch.stack([talls[i].mH @ talls[i] for i in group])
+            sizes = torch.stack([scales[i] for i in group]).double()
+            norms, kernels = schatten(gram)
+            ratios = spread(gram, norms)
+            for i, norm, size, kernel, ratio in zip(
+                group,
+                norms.double().unbind(),
+                sizes.unbind(),
+                kernels.unbind(),
+                ratios,
+                strict=True,
+            ):
+                bound = norm * size * (1 + rounding(talls[i]) * ratio)
+                slope = talls[i] @ kernel / scales[i]
+                slope = slope if talls[i] is units[i] else slope.mH
+                result[i] = Norm(bound, slope.squeeze(0).to(stacks[i].dtype))
+    return [result[i] for i in range(len(stacks))]
 
-        trace = inner(power, gram).clamp_min(tiny)
-        norm = ((trace.log() + log_scale) / (2 * (POWER + 1))).exp()
-        slope = tall @ (power / trace) / scale
-        slope = slope if tall is unit else slope.mH
-        bound = norm.double() * scale.double() * (1 + rounding(tall, gram, norm))
-        return Norm(bound, slope.to(weight.dtype))
+
+def alike(talls: Sequence[Tensor]) -> list[list[int]]:
+    """The indices of those whose Gram matrices have the same shape and dtype."""
+    groups: dict[tuple[int, int, torch.dtype], list[int]] = {}
+    for i, tall in enumerate(talls):
+        groups.setdefault((tall.shape[0], tall.shape[-1], tall.dtype), []).append(i)
+    return list(groups.values())
 
 
-def power_of(gram: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
-    """The power 1024 of a matrix up to a factor, and its logarithm."""
+def schatten(gram: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The norms and :math:`G^{m-1} / \operatorname{tr} G^m` from Gram matrices (g, f, n, n)."""
+    tiny = torch.finfo(gram.dtype).tiny
     first, *stages = STAGES[gram.real.dtype]
     power, log_scale = torch.linalg.matrix_power(gram, first), gram.new_zeros(()).real
     for stage in stages:
-        scale = diagonal(power).amax().clamp_min(tiny)
-        power = torch.linalg.matrix_power(power / scale, stage)
+        scale = diagonal(power).amax((1, 2)).clamp_min(tiny)
+        power = torch.linalg.matrix_power(power / scale[:, None, None, None], stage)
         log_scale = stage * (log_scale + scale.log())
-    return power, log_scale
+
+    trace = (power * gram.conj()).sum((1, 2, 3)).real.clamp_min(tiny)
+    norms = ((trace.log() + log_scale) / (2 * (POWER + 1))).exp()
+    return norms, power / trace[:, None, None, None]
 
 
-def rounding(tall: Tensor, gram: Tensor, norm: Tensor) -> Tensor | float:
-    """A bound of the relative rounding error of the norm."""
-    # A product of n terms errs by n u in units of Frobenius norms, and so each squaring by
-    # n u tr(G)/|G|; the root halves that each time. A complex product is four real ones, in two
-    # sums of two.
-    m, n = tall.shape[-2:]
-    unit = torch.finfo(norm.dtype).eps / 2 * (3 if tall.is_complex() else 1) * (m + n)
-    if norm.dtype == torch.float64:
-        return unit * n
-    trace = diagonal(gram).sum(-1).amax()
-    ratio = trace / norm.detach().double().square()
-    return unit * ratio.clamp(1, n)
+def spread(gram: Tensor, norms: Tensor) -> Sequence[Tensor | float]:
+    """By how much each Frobenius norm may be above the largest singular value, squared."""
+    n = gram.shape[-1]
+    if gram.real.dtype == torch.float64:
+        return [n] * len(gram)
+    traces = diagonal(gram).sum(-1).amax(-1).double()
+    return (traces / norms.detach().double().square()).clamp(1, n).unbind()
 
 
-def diagonal(matrix: Tensor) -> Tensor:
+def rounding(tall: Tensor) -> float:
+    """A bound of the relative rounding error of the norm, in units of the spread."""
+    # A product of n terms errs by n u in units of Frobenius norms, and so each squaring; the root
+    # halves that each time. A complex product is four real ones, in two sums of two.
+    terms = (3 if tall.is_complex() else 1) * (tall.shape[-2] + tall.shape[-1])
+    return torch.finfo(tall.dtype).eps / 2 * terms
+
+
+def diagonal(matrices: Tensor) -> Tensor:
     """That of positive matrices, whose largest entries stand there."""
-    return matrix.detach().diagonal(dim1=-2, dim2=-1).real
+    return matrices.detach().diagonal(dim1=-2, dim2=-1).real
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product of Hermitian matrices, which is real."""
-    return (a * b.conj()).sum().real
-
-
-def working_dtype(weight: Tensor) -> torch.dtype:
+def scaled(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight in a dtype that its products are exact enough in, and in range, and its scale."""
     narrow = min(weight.shape[-2:]) <= NARROW
     least = torch.float32 if float32_is_exact() and not narrow else torch.float64
-    return torch.promote_types(weight.dtype, least)
+    wide = weight.to(torch.promote_types(weight.dtype, least))
+    # Squares of the entries are taken.
+    scale = wide.detach().abs().amax().clamp_min(torch.finfo(wide.dtype).tiny)
+    return wide / scale, scale
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -136,7 +165,8 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
         >>> float(spectral_norm_bound(weight.double())).__round__(6)
         3.0
     """
-    return matrix_norm(weight).bound
+    stack = weight.unsqueeze(0) if weight.dim() == 2 else weight
+    return schatten_norms([stack])[0].bound
 
 
 class Shrink(torch.autograd.Function):
@@ -155,20 +185,20 @@ class Shrink(torch.autograd.Function):
         scale: Tensor,
         slope: Tensor,
         limit: float,
-        norm: Callable[[Tensor], Norm],
+        norms: Norms,
     ) -> Tensor:
         return weight * scale
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.limit, ctx.norm = inputs
+        *tensors, ctx.limit, ctx.norms = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         weight, scale, slope = ctx.saved_tensors
         if torch.is_grad_enabled():
-            bound, slope = ctx.norm(weight)
+            ((bound, slope),) = ctx.norms((weight,))
             scale = shrinkage(weight, bound, ctx.limit)
         pull = scale * cotangents[0]
         # The scale does not move below the limit.
@@ -180,19 +210,22 @@ def shrinkage(weight: Tensor, bound: Tensor, limit: float) -> Tensor:
     return (limit / bound.clamp_min(limit)).to(weight.dtype)
 
 
-def constrain(weight: Tensor, limit: float, norm: Remembered) -> tuple[Tensor, Tensor]:
-    """The weight, shrunk where its norm may be above the limit, and the norm it has at most.
+def constrain(
+    weights: Sequence[Tensor], limits: Sequence[float], norms: Remembered
+) -> tuple[list[Tensor], Tensor]:
+    """The weights, shrunk where their norms may be above the limits, and the norms at most.
 
     Arguments:
-        weight: A matrix, or a kernel.
-        limit: The limit.
-        norm: What gives its `Norm`.
+        weights: Matrices, or kernels.
+        limits: The limit of each.
+        norms: What gives the `Norm` of each.
     """
-    # Scaling rounds too.
-    terms = max(weight.shape[:2]) * math.prod(weight.shape[2:])
-    slack = 1 + 2 * terms * torch.finfo(weight.dtype).eps
-    limit = limit / slack
-    bound, slope = norm(weight)
-    scale = shrinkage(weight, bound, limit)
-    shrunk = Shrink.apply(weight, scale, slope, limit, norm.function)
-    return shrunk, bound.clamp_max(limit) * slack
+    shrunk, at_most = [], []
+    for weight, limit, (bound, slope) in zip(weights, limits, norms(*weights), strict=True):
+        # Scaling rounds too.
+        terms = max(weight.shape[:2]) * math.prod(weight.shape[2:])
+        slack = 1 + 2 * terms * torch.finfo(weight.dtype).eps
+        scale = shrinkage(weight, bound, limit / slack)
+        shrunk.append(Shrink.apply(weight, scale, slope, limit / slack, norms.function))
+        at_most.append(bound.clamp_max(limit / slack) * slack)
+    return shrunk, torch.stack(at_most)

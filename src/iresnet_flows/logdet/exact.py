@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import Jacobian, as_matrices
+from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.estimates import LogDet, full_precision
 from iresnet_flows.logdet.functions import RESIDUAL, Function
 from iresnet_flows.logdet.gradients import with_gradient
@@ -66,8 +66,7 @@ class Exact:
         """
         with torch.no_grad(), full_precision(jacobian.tensors[0]):
             v = jacobian.basis()
-            columns, steps = jacobian.apply_in_steps(v)
-            dense = as_matrices(columns)
+            dense, steps = jacobian.dense_in_steps()
             value = measure(function, dense)
             w = derivative_rows(function, dense).reshape(v.shape)
         # The whole value is the first total; the others give their share of the gradient alone.

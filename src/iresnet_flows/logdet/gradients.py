@@ -79,7 +79,7 @@ def with_gradient(
         v: The vectors, with shape (p, B, *event).
         w: The weights, with the same shape.
         coefficients: What else the weights were made with.
-        steps: What J v was computed by, if it was.
+        steps: What the Jacobian was computed by, if v is its basis.
     """
     return WithGradient.apply(
         weigh,

@@ -1,0 +1,168 @@
+"""The densely connected branch: its bound from both sides, at every moment."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from cases import hostile
+
+from iresnet_flows import LipschitzDenseNet
+from iresnet_flows.lipschitz import Elementwise
+
+BRANCHES = {
+    "defaults but narrow": lambda: LipschitzDenseNet(3, (8, 8)),
+    "csin": lambda: LipschitzDenseNet(3, (8, 8), activation="csin"),
+    "d = 1": lambda: LipschitzDenseNet(1, (16,), lipschitz=0.5),
+    "three hidden layers": lambda: LipschitzDenseNet(4, (6, 2, 6), lipschitz=0.99),
+    "context": lambda: LipschitzDenseNet(2, (8, 8), context_features=3),
+    "a steep activation": lambda: LipschitzDenseNet(
+        2, (5,), activation=Elementwise(Steep(), slope=3.0)
+    ),
+}
+
+each_branch = pytest.mark.parametrize("make", BRANCHES.values(), ids=BRANCHES)
+
+
+class Steep(torch.nn.Module):
+    def forward(self, z):
+        return (3 * z).sin()
+
+
+def context_for(g: LipschitzDenseNet, x: torch.Tensor) -> torch.Tensor | None:
+    if g.context_features is None:
+        return None
+    return torch.randn(len(x), g.context_features, dtype=x.dtype)
+
+
+def sampled_norm(g: LipschitzDenseNet) -> float:
+    """The largest norm of the Jacobian at random points near and far."""
+    dtype = g.weights[0].dtype
+    x = torch.cat([s * torch.randn(100, g.features, dtype=dtype) for s in (0.01, 1.0, 10.0)])
+    context = context_for(g, x)
+    jacobian = torch.autograd.functional.jacobian(lambda t: g(t, context).sum(0), x)
+    return float(torch.linalg.matrix_norm(jacobian.transpose(0, 1).double(), 2).max())
+
+
+def train_hostilely(g: LipschitzDenseNet) -> None:
+    optimizer = torch.optim.Adam(g.parameters(), lr=0.1)
+    x = torch.randn(32, g.features, dtype=g.weights[0].dtype)
+    context = context_for(g, x)
+    for _ in range(50):
+        optimizer.zero_grad()
+        (g(x, context) - 100 * x).square().mean().backward()
+        optimizer.step()
+
+
+def check_bound(g: LipschitzDenseNet, rounding: float = 1e-12) -> None:
+    bound = g.lipschitz_bound()
+    assert bound.dtype == torch.float64
+    assert not bound.requires_grad
+    assert bound <= g.lipschitz
+    assert sampled_norm(g) <= float(bound) * (1 + rounding)
+
+
+@each_branch
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_bound_holds_at_first_and_after_hostile_steps_in_either_dtype(make, dtype):
+    g = make().to(dtype)
+    rounding = 10 * torch.finfo(dtype).eps
+    check_bound(g, rounding)
+    train_hostilely(g)
+    check_bound(g, rounding)
+    assert g.lipschitz_bound() > 0.9 * g.lipschitz
+
+
+@each_branch
+def test_the_bound_holds_for_huge_weights_and_after_loading_copying_and_casting(make):
+    g = hostile(make())
+    with torch.no_grad():
+        for weight in g.weights:
+            weight.mul_(30)
+    fresh = make()
+    fresh.load_state_dict(dict(g.named_parameters()))
+    for other in (fresh, copy.deepcopy(g)):
+        check_bound(other, 1e-6)
+        assert other.lipschitz_bound() == g.lipschitz_bound()
+    check_bound(g.double())
+
+
+def test_the_bound_survives_pickling():
+    g = hostile(LipschitzDenseNet(3, (8, 8)))
+    assert pickle.loads(pickle.dumps(g)).lipschitz_bound() == g.lipschitz_bound()
+
+
+def test_the_bound_is_reached_where_a_layer_only_keeps():
+    g = LipschitzDenseNet(2, (4,), lipschitz=0.9).double()
+    with torch.no_grad():
+        g.angles.zero_()
+        for weight in g.weights:
+            weight.zero_()
+        g.weights[-1][:, :2] = 5 * torch.eye(2)
+    assert 0.9 * 0.998 <= sampled_norm(g) <= 0.9
+
+
+def test_the_bound_is_that_of_the_formula():
+    g = hostile(LipschitzDenseNet(2, (4, 6), activation="tanh").double(), 0.1)
+    *hidden, last = (torch.linalg.matrix_norm(m.weight, 2) for m in g.at().maps)
+    expected = last
+    for norm, angle in zip(hidden, g.angles, strict=True):
+        expected = expected * (angle.cos() ** 2 + (angle.sin() * norm) ** 2).sqrt()
+    assert expected <= g.lipschitz_bound() <= 1.01 * expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_shares_never_leave_the_unit_circle(dtype):
+    g = LipschitzDenseNet(1, (2,) * 200).to(dtype)
+    torch.nn.init.uniform_(g.angles, -10, 10)
+    norms = g.shares().detach().double().norm(dim=1)
+    assert (norms <= 1).all()
+    assert (norms >= 1 - 8 * torch.finfo(dtype).eps).all()
+
+
+def test_equal_shares_at_first():
+    g = LipschitzDenseNet(2, (4, 4))
+    torch.testing.assert_close(g.shares(), torch.full((2, 2), math.sqrt(0.5)))
+    hostile(g)
+    g.reset_parameters()
+    torch.testing.assert_close(g.shares(), torch.full((2, 2), math.sqrt(0.5)))
+
+
+@each_branch
+def test_there_is_no_state_but_the_parameters_and_each_gets_a_gradient(make):
+    g = hostile(make())
+    x = torch.randn(4, g.features)
+    g(x, context_for(g, x)).square().sum().backward()
+    assert not list(g.buffers())
+    assert g.state_dict().keys() == dict(g.named_parameters()).keys()
+    for name, parameter in g.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_context_for_all_samples_equals_one_for_each():
+    g = hostile(LipschitzDenseNet(2, (8,), context_features=3))
+    x, context = torch.randn(5, 2), torch.randn(3)
+    torch.testing.assert_close(g(x, context), g(x, context.expand(5, 3)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"features": 0}, ValueError, "features must be at least 1, got 0"),
+        ({"hidden_features": ()}, ValueError, "hidden_features must name the width of each"),
+        ({"hidden_features": (8, 7)}, ValueError, "each of hidden_features must be a multiple"),
+        ({"lipschitz": 1.0}, ValueError, r"lipschitz must lie in \(0, 1\), got 1.0"),
+        ({"activation": "relu"}, ValueError, "activation must be one of csin, sin"),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_to_pass(arguments, error, message):
+    with pytest.raises(error, match=message):
+        LipschitzDenseNet(**{"features": 2, **arguments})
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"x must have the shape \(B, 2\), got \(5, 3\)"):
+        LipschitzDenseNet(2, (8,))(torch.ones(5, 3))
