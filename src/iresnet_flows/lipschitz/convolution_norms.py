@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iresnet_flows.lipschitz.norms import Norm, scaled, schatten_norms
+from iresnet_flows.lipschitz.norms import Bounds, scaled, schatten_norms
 
 __all__ = ["convolution_norm_bound", "convolution_norms"]
 
@@ -53,14 +53,17 @@ def convolution_norm_bound(weight: Tensor) -> Tensor:
         >>> 1 <= float(convolution_norm_bound(mean)) <= 1.045
         True
     """
-    return convolution_norms([weight])[0].bound
+    return convolution_norms([weight]).values[0]
 
 
-def convolution_norms(weights: Sequence[Tensor]) -> list[Norm]:
+def convolution_norms(weights: Sequence[Tensor]) -> Bounds:
     """Those bounds, with their slopes."""
     operators = [operator(weight) for weight in weights]
-    norms = schatten_norms([o.stack for o in operators])
-    return [o.norm_of(norm) for o, norm in zip(operators, norms, strict=True)]
+    values, slopes = schatten_norms([o.stack for o in operators])
+    factors = torch.stack([o.factor for o in operators])
+    return Bounds(
+        values * factors, tuple(o.pull(slope) for o, slope in zip(operators, slopes, strict=True))
+    )
 
 
 def operator(weight: Tensor) -> Pixelwise | Spectrum:
@@ -72,33 +75,38 @@ class Pixelwise:
 
     def __init__(self, weight: Tensor) -> None:
         self.stack = weight[..., 0, 0].unsqueeze(0)
+        self.factor = torch.ones((), dtype=torch.float64, device=weight.device)
 
-    def norm_of(self, norm: Norm) -> Norm:
-        return Norm(norm.bound, norm.slope[..., None, None])
+    def pull(self, slope: Tensor) -> Tensor:
+        return slope.squeeze(0)[..., None, None]
 
 
 class Spectrum:
-    """A kernel of another size: its symbol at half of the grid's frequencies, (f, m, n)."""
+    """A kernel of another size: its symbol at half of the grid's frequencies, (f, m, n).
+
+    Attributes:
+        stack: The symbol, in units of the kernel's largest entry.
+        factor: By how much the kernel's norm may be above the largest of the stack.
+    """
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
-        m, n, k, _ = weight.shape
+        m, n, k, _ = self.shape = weight.shape
+        self.dtype = weight.dtype
         with torch.autocast(weight.device.type, enabled=False):
             wide, self.scale = scaled(weight)
             self.waves = plane_waves(k // 2, DENSITY * (k // 2), wide)
             taps = wide.flatten(2).permute(2, 0, 1).flatten(1)
             self.stack = (self.waves @ taps.to(self.waves.dtype)).unflatten(1, (m, n))
-
-    def norm_of(self, norm: Norm) -> Norm:
-        """The norm of the kernel from that of its symbol; a slope is pulled back to the taps."""
-        m, n, k, _ = self.weight.shape
         # In units of the Frobenius norm of all frequencies, which is at most k sqrt(n) norms.
         unit = torch.finfo(self.waves.dtype).eps
         rounding = unit * (k * k + 2) * k * math.sqrt(min(m, n))
-        factor = math.cos(math.pi / DENSITY) ** -2 * (1 + rounding)
-        taps = (self.waves.mH @ norm.slope.flatten(1)).real / self.scale
-        slope = taps.reshape(k, k, m, n).permute(2, 3, 0, 1).to(self.weight.dtype)
-        return Norm(norm.bound * factor * self.scale.double(), slope)
+        self.factor = self.scale.double() * (math.cos(math.pi / DENSITY) ** -2 * (1 + rounding))
+
+    def pull(self, slope: Tensor) -> Tensor:
+        """The slope of the kernel from that of the symbol."""
+        m, n, k, _ = self.shape
+        taps = (self.waves.mH @ slope.flatten(1)).real / self.scale
+        return taps.reshape(k, k, m, n).permute(2, 3, 0, 1).to(self.dtype)
 
 
 def plane_waves(reach: int, points: int, like: Tensor) -> Tensor:

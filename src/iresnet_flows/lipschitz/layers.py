@@ -51,7 +51,7 @@ class LayeredBranch(Branch):
 
     Arguments:
         shapes: Those of the weights; the first number is that of the layer's entries.
-        norms: What gives the `Norm` of each weight, such as `matrix_norms`.
+        norms: What gives the `Bounds` of all weights, such as `matrix_norms`.
         lipschitz: The bound of the whole branch, in (0, 1).
         context_features: The dimension of the context, or None.
         activations: For each layer but the last.
@@ -103,11 +103,11 @@ class LayeredBranch(Branch):
         """Give a weight its initial values."""
         nn.init.orthogonal_(weight)
 
-    def constrained(self, limits: Sequence[float]) -> tuple[list[Tensor], Tensor]:
+    def constrained(self, limits: Sequence[float]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The weights below these limits, and the norm that each has at most."""
         return constrain(list(self.weights), [ROUNDING * limit for limit in limits], self.norms)
 
-    def evenly_constrained(self) -> tuple[list[Tensor], Tensor]:
+    def evenly_constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """The weights below the same limit, and the bound of the branch that they give."""
         slope, layers = self.slope(), len(self.weights)
         weights, norms = self.constrained([(self.lipschitz / slope) ** (1 / layers)] * layers)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from iresnet_flows.remembered import Remembered
 
-__all__ = ["Norm", "constrain", "matrix_norms", "scaled", "schatten_norms", "spectral_norm_bound"]
+__all__ = [
+    "Bounds",
+    "Norms",
+    "constrain",
+    "matrix_norms",
+    "scaled",
+    "schatten_norms",
+    "spectral_norm_bound",
+]
 
 # The power 1024, in steps that stay in the dtype's range: before the first one the largest
 # eigenvalue lies between 1 and the number of entries, before the others between 1 and n.
@@ -20,27 +28,28 @@ POWER = 1024
 NARROW = 32  # up to here float64 costs no more, and needs fewer steps
 
 
-class Norm(NamedTuple):
-    r"""A bound of a weight's norm and how it changes, both differentiable.
+class Bounds(NamedTuple):
+    r"""Bounds of the norms of weights and how they change, both differentiable.
 
     Arguments:
-        bound: The bound :math:`\hat\sigma`, a scalar in float64.
-        slope: The gradient of :math:`\log \hat\sigma` in the weight, in its shape and dtype.
+        values: The bounds :math:`\hat\sigma_i`, in float64, one for each weight.
+        slopes: The gradient of :math:`\log \hat\sigma_i` in each weight, in its shape and dtype.
     """
 
-    bound: Tensor
-    slope: Tensor
+    values: Tensor
+    slopes: tuple[Tensor, ...]
 
 
-Norms = Callable[[Sequence[Tensor]], list[Norm]]
+Norms = Callable[[Sequence[Tensor]], Bounds]
 
 
-def matrix_norms(weights: Sequence[Tensor]) -> list[Norm]:
-    """The `Norm` of each matrix (m, n)."""
-    return schatten_norms([weight.unsqueeze(0) for weight in weights])
+def matrix_norms(weights: Sequence[Tensor]) -> Bounds:
+    """The bounds of matrices (m, n)."""
+    values, slopes = schatten_norms([weight.unsqueeze(0) for weight in weights])
+    return Bounds(values, tuple(slope.squeeze(0) for slope in slopes))
 
 
-def schatten_norms(stacks: Sequence[Tensor]) -> list[Norm]:
+def schatten_norms(stacks: Sequence[Tensor]) -> Bounds:
     r"""The Schatten norm of order 2m, m = 1025, of all blocks W of each stack (f, m, n).
 
     .. math:: (\operatorname{tr} G^m)^{1/2m} , \quad G = W^* W ,
@@ -50,28 +59,27 @@ def schatten_norms(stacks: Sequence[Tensor]) -> list[Norm]:
     the leading singular pair. Stacks of the same f and n share one pass, for the many operations
     on small tensors take longer than the products.
     """
-    result: dict[int, Norm] = {}
+    order: list[int] = []
+    values: list[Tensor] = []
+    slopes: dict[int, Tensor] = {}
     with torch.autocast(stacks[0].device.type, enabled=False):
         units, scales = zip(*(scaled(stack) for stack in stacks), strict=True)
         talls = [u if u.shape[-2] >= u.shape[-1] else u.mH for u in units]
         for group in alike(talls):
+            order += group
             gram = torch.stack([talls[i].mH @ talls[i] for i in group])
-            sizes = torch.stack([scales[i] for i in group]).double()
+            sizes = torch.stack([scales[i] for i in group])
             norms, kernels = schatten(gram)
-            ratios = spread(gram, norms)
-            for i, norm, size, kernel, ratio in zip(
-                group,
-                norms.double().unbind(),
-                sizes.unbind(),
-                kernels.unbind(),
-                ratios,
-                strict=True,
-            ):
-                bound = norm * size * (1 + rounding(talls[i]) * ratio)
-                slope = talls[i] @ kernel / scales[i]
-                slope = slope if talls[i] is units[i] else slope.mH
-                result[i] = Norm(bound, slope.squeeze(0).to(stacks[i].dtype))
-    return [result[i] for i in range(len(stacks))]
+            raised = 1 + rounding(max([talls[i].shape[-2] for i in group]), gram, norms)
+            values.append(norms.double() * sizes.double() * raised)
+            kernels = kernels / sizes[:, None, None, None]
+            for i, kernel in zip(group, kernels.unbind(), strict=True):
+                slope = talls[i] @ kernel
+                slopes[i] = (slope if talls[i] is units[i] else slope.mH).to(stacks[i].dtype)
+    bounds = torch.cat(values)
+    if order != sorted(order):
+        bounds = bounds[[order.index(i) for i in range(len(order))]]
+    return Bounds(bounds, tuple(slopes[i] for i in range(len(stacks))))
 
 
 def alike(talls: Sequence[Tensor]) -> list[list[int]]:
@@ -97,21 +105,17 @@ def schatten(gram: Tensor) -> tuple[Tensor, Tensor]:
     return norms, power / trace[:, None, None, None]
 
 
-def spread(gram: Tensor, norms: Tensor) -> Sequence[Tensor | float]:
-    """By how much each Frobenius norm may be above the largest singular value, squared."""
+def rounding(m: int, gram: Tensor, norms: Tensor) -> Tensor | float:
+    """A bound of the relative rounding errors of norms of matrices of up to m rows."""
+    # A product of n terms errs by n u in units of Frobenius norms, and so each squaring by
+    # n u tr(G)/|G|; the root halves that each time. A complex product is four real ones, in two
+    # sums of two.
     n = gram.shape[-1]
-    if gram.real.dtype == torch.float64:
-        return [n] * len(gram)
+    unit = torch.finfo(norms.dtype).eps / 2 * (3 if gram.is_complex() else 1) * (m + n)
+    if norms.dtype == torch.float64:
+        return unit * n
     traces = diagonal(gram).sum(-1).amax(-1).double()
-    return (traces / norms.detach().double().square()).clamp(1, n).unbind()
-
-
-def rounding(tall: Tensor) -> float:
-    """A bound of the relative rounding error of the norm, in units of the spread."""
-    # A product of n terms errs by n u in units of Frobenius norms, and so each squaring; the root
-    # halves that each time. A complex product is four real ones, in two sums of two.
-    terms = (3 if tall.is_complex() else 1) * (tall.shape[-2] + tall.shape[-1])
-    return torch.finfo(tall.dtype).eps / 2 * terms
+    return unit * (traces / norms.detach().double().square()).clamp(1, n)
 
 
 def diagonal(matrices: Tensor) -> Tensor:
@@ -166,14 +170,14 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
         3.0
     """
     stack = weight.unsqueeze(0) if weight.dim() == 2 else weight
-    return schatten_norms([stack])[0].bound
+    return schatten_norms([stack]).values[0]
 
 
 class Shrink(torch.autograd.Function):
-    r"""The weight :math:`W \min(1, \ell / \hat\sigma(W))`, with a norm that is at hand.
+    r"""The weights :math:`W_i \min(1, \ell_i / \hat\sigma(W_i))`, with bounds that are at hand.
 
-    An ordinary backward uses the slope at hand. One that is itself recorded computes it anew, so
-    that second derivatives exist, also where singular values coincide and those of a singular
+    An ordinary backward uses the slopes at hand. One that is itself recorded computes them anew,
+    so that second derivatives exist, also where singular values coincide and those of a singular
     value decomposition are infinite.
     """
 
@@ -181,51 +185,54 @@ class Shrink(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        weight: Tensor,
-        scale: Tensor,
-        slope: Tensor,
-        limit: float,
-        norms: Norms,
-    ) -> Tensor:
-        return weight * scale
+        norms: Norms, limits: Tensor, scales: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        weights = tensors[: len(scales)]
+        return tuple(w * scale for w, scale in zip(weights, scales.unbind(), strict=True))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.limit, ctx.norms = inputs
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.norms, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        weight, scale, slope = ctx.saved_tensors
+        limits, scales, *tensors = ctx.saved_tensors
+        count = len(cotangents)
+        weights, slopes = tensors[:count], tensors[count:]
         if torch.is_grad_enabled():
-            ((bound, slope),) = ctx.norms((weight,))
-            scale = shrinkage(weight, bound, ctx.limit)
-        pull = scale * cotangents[0]
-        # The scale does not move below the limit.
-        share = torch.where(scale < 1, (pull * weight).sum(), 0.0)
-        return pull - share * slope, None, None, None, None
+            bounds, slopes = ctx.norms(weights)
+            scales = shrinkage(bounds, limits, weights[0].dtype)
+        # A scale does not move below its limit.
+        moving = (scales < 1).to(scales.dtype) * scales
+        gradients = [
+            scale * pull - move * (pull * weight).sum() * slope
+            for scale, move, pull, weight, slope in zip(
+                scales.unbind(), moving.unbind(), cotangents, weights, slopes, strict=True
+            )
+        ]
+        return None, None, None, *gradients, *[None] * count
 
 
-def shrinkage(weight: Tensor, bound: Tensor, limit: float) -> Tensor:
-    return (limit / bound.clamp_min(limit)).to(weight.dtype)
+def shrinkage(bounds: Tensor, limits: Tensor, dtype: torch.dtype) -> Tensor:
+    return (limits / torch.maximum(bounds, limits)).to(dtype)
 
 
 def constrain(
     weights: Sequence[Tensor], limits: Sequence[float], norms: Remembered
-) -> tuple[list[Tensor], Tensor]:
+) -> tuple[tuple[Tensor, ...], Tensor]:
     """The weights, shrunk where their norms may be above the limits, and the norms at most.
 
     Arguments:
         weights: Matrices, or kernels.
         limits: The limit of each.
-        norms: What gives the `Norm` of each.
+        norms: What gives their `Bounds`.
     """
-    shrunk, at_most = [], []
-    for weight, limit, (bound, slope) in zip(weights, limits, norms(*weights), strict=True):
-        # Scaling rounds too.
-        terms = max(weight.shape[:2]) * math.prod(weight.shape[2:])
-        slack = 1 + 2 * terms * torch.finfo(weight.dtype).eps
-        scale = shrinkage(weight, bound, limit / slack)
-        shrunk.append(Shrink.apply(weight, scale, slope, limit / slack, norms.function))
-        at_most.append(bound.clamp_max(limit / slack) * slack)
-    return shrunk, torch.stack(at_most)
+    # Scaling rounds too.
+    terms = max([max(w.shape[:2]) * math.prod(w.shape[2:]) for w in weights])
+    slack = 1 + 2 * terms * torch.finfo(weights[0].dtype).eps
+    bounds, slopes = norms(*weights)
+    within = bounds.new_tensor([limit / slack for limit in limits])
+    scales = shrinkage(bounds, within, weights[0].dtype)
+    shrunk = Shrink.apply(norms.function, within, scales, *weights, *slopes)
+    return shrunk, torch.minimum(bounds, within) * slack

@@ -72,7 +72,7 @@ class RussianRoulette:
     terms: int | None = None
     tolerance: float = 1.0
     max_terms: int = 50
-    start: float = 0.1
+    start: float = 0.05
     continuation: float | None = None
     heavy_tail: Literal["refuse", "allow"] = "refuse"
     probes: int = 1
