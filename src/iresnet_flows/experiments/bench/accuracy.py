@@ -31,6 +31,7 @@ VARIANTS = (OURS, ours("lipswish", "lipswish"))
 ROWS = 128
 ERROR = "log-det RMS error at equal time (nats)"
 NOISE = "log-det variance x time (nats² ms)"
+SAME = "on our network"
 PROBES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -109,13 +110,18 @@ class Estimate:
 def log_dets(settings: Settings, gym: Gym, bound: float, peers: Sequence[Contestant]) -> list[Row]:
     """Errors of log-dets in eval mode at equal time, and variance times time.
 
-    All are timed in one loop: each peer, and each of our variants as it comes and as a series
-    with more and more probes.
+    All are timed in one loop: each peer, on its own network and on ours, and each of our variants
+    as it comes and as a series with more and more probes.
     """
     x = gym.rows[:ROWS]
     blocks = {peer.title: gym.block(peer, bound) for peer in peers}
     for variant in VARIANTS:
-        blocks |= ladder(variant.title, gym.block(variant, bound))
+        block = cast("OurBlock", gym.block(variant, bound))
+        blocks |= ladder(variant.title, block)
+        for peer in peers:
+            same = gym.block(peer, bound).around(block.block.branch)
+            if same is not None:
+                blocks[guest(peer.title, variant.title)] = same
     with torch.no_grad(), seeded():
         times = settings.clock.alternate(
             {title: partial(value, block, x) for title, block in blocks.items()}
@@ -131,8 +137,15 @@ def log_dets(settings: Settings, gym: Gym, bound: float, peers: Sequence[Contest
         for peer in peers
         if peer.title in found
         for variant in VARIANTS
-        for row in beside(case, peer.title, variant.title, found)
+        for host in (guest(peer.title, variant.title), peer.title)
+        if host in found
+        for row in beside(case, host, variant.title, found)
     ]
+
+
+def guest(peer: str, variant: str) -> str:
+    """The title of a peer's block around the trained network of one of our variants."""
+    return f"{peer} {SAME} ({variant})"
 
 
 def ladder(title: str, block: Block) -> dict[str, Block]:
@@ -166,17 +179,18 @@ def spread(block: Block, x: Tensor, repeats: int) -> tuple[float, float, float]:
 def beside(case: str, peer: str, variant: str, found: dict[str, Estimate]) -> list[Row]:
     """The rows of a peer and a variant; an exact log-det of theirs is there to look at."""
     theirs = found[peer]
-    exact = theirs.variance == 0
+    exact, same = theirs.variance == 0, SAME in peer
     rows = []
     for name in fitting(variant, theirs, found):
         mine = found[name]
         share = mine.milliseconds / theirs.milliseconds
         error, title = theirs.averaged(share), f"{name}, {share:.2f} t"
-        target = None if exact else TimesBetter(7.0, 30.0)
+        target = TimesBetter(7.0, 30.0) if same else None
         note = f"{peer} computes it exactly" if exact else ""
         rows.append(Row(ERROR, case, peer, title, error, mine.rms, target, note=note))
-        relative = error / theirs.size, mine.rms / mine.size
-        rows.append(Row(f"{ERROR} over |J|_F", case, peer, title, *relative, note=note))
+        if not same:
+            relative = error / theirs.size, mine.rms / mine.size
+            rows.append(Row(f"{ERROR} over |J|_F", case, peer, title, *relative, note=note))
     return rows if exact else [*rows, *noise(case, peer, series(variant, 1), found)]
 
 
@@ -184,9 +198,11 @@ def noise(case: str, peer: str, name: str, found: dict[str, Estimate]) -> list[R
     """Variance times time, and the same over the squared size of the Jacobians."""
     theirs, mine = found[peer], found[name]
     a, b = (estimate.variance * estimate.milliseconds for estimate in (theirs, mine))
+    if SAME in peer:
+        return [Row(NOISE, case, peer, name, a, b, TimesBetter(50.0, 150.0))]
     note = f"|J|_F {theirs.size:.2f}, ours {mine.size:.2f}"
     return [
-        Row(NOISE, case, peer, name, a, b, TimesBetter(50.0, 150.0), note=note),
+        Row(NOISE, case, peer, name, a, b, note=note),
         Row(f"{NOISE} over |J|_F²", case, peer, name, a / theirs.size**2, b / mine.size**2),
     ]
 

@@ -74,6 +74,10 @@ class Block(nn.Module, ABC):
         """What drawing a sample runs; with the log-det where the library has no other way."""
         return self.inverse(y)[0]
 
+    def around(self, g: nn.Module) -> Block | None:
+        """The library's block around another network, where it takes any."""
+        return None
+
     def after_step(self) -> None:
         """What the library asks its users to call after each step of an optimiser."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -64,6 +65,11 @@ class NormflowsBlock(Block):
         layers = [m for m in self.block.modules() if hasattr(m, "compute_weight")]
         return [layer.compute_weight(update=False) for layer in layers]
 
+    def around(self, g: nn.Module) -> Block:
+        copy = deepcopy(self)
+        copy.block = import_module("normflows").flows.Residual(g).train(self.training)
+        return copy
+
     def after_step(self) -> None:
         import_module("normflows").utils.update_lipschitz(self.block, ITERATIONS)
 
@@ -100,6 +106,12 @@ class TorchflowsBlock(Block):
 
     def weights(self) -> list[Tensor]:
         return [layer.w.normalized() for layer in self.block.g[::2]]
+
+    def around(self, g: nn.Module) -> Block:
+        library = import_module("torchflows.bijections.finite.residual.iterative")
+        copy = deepcopy(self)
+        copy.block = library.ResFlowBlock(self.block.event_shape, g=g).train(self.training)
+        return copy
 
 
 class FreiaBlock(Block):
