@@ -129,10 +129,15 @@ def attach(draw: Draw, jacobian: Jacobian) -> LogDet:
         for k, trace in enumerate(jacobian.traces(TRACES), start=1):
             totals = totals + draw.function.factor(k) / k * trace
 
-    value, (p, _) = totals.mean(0), totals.shape
-    spread = (totals - value).detach().square().sum(0)
-    error = (spread / (p * (p - 1))).sqrt() if p > 1 else torch.full_like(spread, math.nan)
-    return LogDet(value, error, draw.bias_bound)
+    return LogDet(totals.mean(0), standard_error(totals.detach()), draw.bias_bound)
+
+
+def standard_error(totals: Tensor) -> Tensor:
+    """That of the mean over the probes; NaN for one."""
+    p = len(totals)
+    if p == 1:
+        return torch.full_like(totals[0], math.nan)
+    return ((totals - totals.mean(0)).square().sum(0) / (p * (p - 1))).sqrt()
 
 
 def widened(scalars: Tensor, dims: int) -> Tensor:
