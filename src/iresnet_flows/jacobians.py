@@ -102,6 +102,10 @@ class Jacobian(ABC):
         """The size r of the core, and a bound of J's rank."""
         return self.features()
 
+    def narrows(self) -> bool:
+        """Whether the core is another matrix than J."""
+        return False
+
     def dense_in_steps(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """J as matrices, and what of their computation `cotangents` can use for the `basis`."""
         return self.dense(), ()
@@ -240,10 +244,10 @@ class MatrixJacobian(ChainJacobian):
 
     def core(self) -> Tensor:
         # Sylvester: det(I + AB) = det(I + BA), so that the chain may be cut where it is narrowest.
-        cut = self.cut()
-        if cut == 0:
+        if not self.narrows():
             return self.dense()
 
+        cut = 1 + self.entries().index(self.rank())
         matrices = [m.weight for m in self.maps]
         around = [*matrices[cut:-1], matrices[0] @ matrices[-1], *matrices[1:cut]]
         slopes = self.slopes[cut - 1 :] + self.slopes[: cut - 1]
@@ -255,14 +259,15 @@ class MatrixJacobian(ChainJacobian):
         return rows.permute(1, 2, 0)
 
     def rank(self) -> int:
-        return min(self.widths())
+        return min(self.features(), *self.entries())
 
-    def cut(self) -> int:
-        widths = self.widths()
-        return widths.index(min(widths))
+    def narrows(self) -> bool:
+        # Of two cuts of the same size that within costs less: the outer matrices are one.
+        return min(self.entries()) <= self.features()
 
-    def widths(self) -> list[int]:
-        return [self.maps[0].weight.shape[-1], *(s.shape[2] for s in self.slopes)]
+    def entries(self) -> list[int]:
+        """The widths of the hidden layers."""
+        return [s.shape[2] for s in self.slopes]
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Exact:
         return function
 
     def attach(self, draw: Function, jacobian: Jacobian) -> LogDet:
-        if jacobian.rank() < jacobian.features() or not torch.is_grad_enabled():
+        if jacobian.narrows() or not torch.is_grad_enabled():
             core = jacobian.core()
             with full_precision(core):
                 value = measure(draw, core)
