@@ -70,7 +70,7 @@ class RussianRoulette:
     """
 
     terms: int | None = None
-    tolerance: float = 1.0
+    tolerance: float = 2.0
     max_terms: int = 50
     start: float = 0.05
     continuation: float | None = None

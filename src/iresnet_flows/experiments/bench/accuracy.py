@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.experiments.bench.contestants import (
+    EQUAL,
     OURS,
     Block,
     Contestant,
     OurBlock,
-    ours,
     seeded,
 )
 from iresnet_flows.experiments.bench.rows import AtMost, Row, TimesBetter
@@ -27,7 +27,7 @@ from iresnet_flows.logdet import PowerSeries
 
 __all__ = ["tasks"]
 
-VARIANTS = (OURS, ours("lipswish", "lipswish"))
+VARIANTS = (OURS, EQUAL)
 ROWS = 128
 ERROR = "log-det RMS error at equal time (nats)"
 NOISE = "log-det variance x time (nats² ms)"

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from iresnet_flows.experiments.bench import accuracy, bounds, growth, memory, speed
-from iresnet_flows.experiments.bench.contestants import OURS, WIDE
+from iresnet_flows.experiments.bench.contestants import EQUAL, OURS
 from iresnet_flows.experiments.bench.figures import draw
 from iresnet_flows.experiments.bench.flows import build, count
 from iresnet_flows.experiments.bench.peers import Peer, installed_version
@@ -88,7 +88,7 @@ def bench(
         "settings": settings.record(),
         "versions": versions(peers) | {"threads": str(threads)},
         "parameters": parameters(settings, peers),
-        "notes": [f"{c.title}: {c.note}." for c in (WIDE, *peers) if c.note],
+        "notes": [f"{c.title}: {c.note}." for c in (EQUAL, *peers) if c.note],
     }
     labels = {OURS.title: "ours"} | {peer.title: peer.title for peer in peers}
     book = Book(folder, head, labels)
@@ -127,7 +127,7 @@ def parameters(settings: Settings, peers: Sequence[Peer]) -> list[dict[str, Any]
     return [
         {"contestant": c.title, "net": str(case.net), "parameters": count(build(c, case.net))}
         for case in settings.cases
-        for c in (OURS, WIDE, *peers)
+        for c in (OURS, EQUAL, *peers)
     ]
 
 

@@ -7,7 +7,14 @@ from functools import partial
 
 import torch
 
-from iresnet_flows.experiments.bench.contestants import OURS, Block, Contestant, Net, ours, seeded
+from iresnet_flows.experiments.bench.contestants import (
+    EQUAL,
+    OURS,
+    Block,
+    Contestant,
+    Net,
+    seeded,
+)
 from iresnet_flows.experiments.bench.flows import build, mixture
 from iresnet_flows.experiments.bench.rows import AtMost, Row
 from iresnet_flows.experiments.bench.settings import Settings, Task
@@ -18,7 +25,7 @@ NET = Net(16, (64, 64), blocks=1)
 RATE = 1e-2
 BATCH = 64
 BLOW = 30.0
-VARIANTS = (OURS, ours("lipswish", "lipswish"))
+VARIANTS = (OURS, EQUAL)
 
 
 def tasks(settings: Settings, peers: Sequence[Contestant]) -> list[Task]:

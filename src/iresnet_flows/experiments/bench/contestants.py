@@ -17,7 +17,7 @@ from iresnet_flows.block import InvertibleResidualBlock
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.logdet import Estimator
 
-__all__ = ["OURS", "WIDE", "Block", "Contestant", "Net", "OurBlock", "ours", "seeded"]
+__all__ = ["EQUAL", "OURS", "Block", "Contestant", "Net", "OurBlock", "ours", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -133,26 +133,24 @@ class OurBlock(Block):
 def ours(
     title: str,
     activation: str = "csin",
-    widen: int = 1,
     log_det: Estimator | None = None,
     memory: Literal["full", "low"] = "full",
 ) -> Contestant:
-    """A variant of our block, with hidden layers so many times as wide."""
+    """A variant of our block."""
 
     def make(net: Net) -> Block:
-        hidden = tuple(widen * width for width in net.hidden)
-        branch = LipschitzMLP(net.features, hidden, net.lipschitz, activation=activation)
+        branch = LipschitzMLP(net.features, net.hidden, net.lipschitz, activation=activation)
         return OurBlock(InvertibleResidualBlock(branch, log_det, memory=memory))
 
     return Contestant(title, title, make)
 
 
 OURS = ours("csin")
-WIDE = replace(
-    ours("csin, 2x wide", widen=2),
+EQUAL = replace(
+    ours("lipswish", "lipswish"),
     note=(
-        "csin hands on two features of each entry, so that at the same widths its layers have "
-        "half as many entries; with twice the width they have as many, and more parameters"
+        "has as many parameters as the others at the same widths; csin hands on two features of "
+        "each entry, so that its layers have half as many entries"
     ),
 )
 
