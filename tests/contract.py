@@ -12,7 +12,7 @@ import torch
 from cases import Case
 from torch import Tensor, nn
 
-from iresnet_flows.branched import BranchedLayer
+from iresnet_flows.blocks.branched import BranchedLayer
 from iresnet_flows.layers import Layer
 
 SIDES = ("forward", "inverse")

@@ -1,7 +1,7 @@
 """Invertible residual networks as native layers of the normalizing-flow libraries."""
 
-from iresnet_flows.block import InvertibleResidualBlock
-from iresnet_flows.cayley import CayleyBlock
+from iresnet_flows.blocks.cayley import CayleyBlock
+from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.errors import BrokenLipschitzClaim, InverseNotConverged
 from iresnet_flows.inverse import Anderson, FixedPoint, Newton, Solution
 from iresnet_flows.lipschitz import (

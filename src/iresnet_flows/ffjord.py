@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_context, check_features, check_input
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import IntegrationFailed, MissingExtra
-from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.layers.contract import Layer
-from iresnet_flows.linear_maps import Matrix
 from iresnet_flows.lipschitz import Activation
 from iresnet_flows.lipschitz.layers import make_activations
-from iresnet_flows.perceptrons import Perceptron, weight_shapes
+from iresnet_flows.maps.jacobians import Jacobian
+from iresnet_flows.maps.linear import Matrix
+from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes
 from iresnet_flows.probes import rademacher
 
 try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iresnet_flows.block import InvertibleResidualBlock
+from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit, check_features
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.inverse import Solver

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from iresnet_flows.block import InvertibleResidualBlock
+from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.layers.contract import Layer

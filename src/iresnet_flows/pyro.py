@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from iresnet_flows.block import InvertibleResidualBlock
+from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit, check_features
 from iresnet_flows.distributions import LayerTransform
 from iresnet_flows.errors import MissingExtra

@@ -18,8 +18,8 @@ from iresnet_flows import (
     Newton,
 )
 from iresnet_flows.errors import InverseNotConvergedWarning
-from iresnet_flows.functions import FunctionMap
 from iresnet_flows.inverse import Equation
+from iresnet_flows.maps.functions import FunctionMap
 
 HARD = torch.tensor(0.97, dtype=torch.float64)
 

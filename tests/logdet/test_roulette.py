@@ -10,8 +10,8 @@ from cases import hostile
 
 from iresnet_flows import Exact, InvertibleResidualBlock, LipschitzMLP, RussianRoulette
 from iresnet_flows.errors import InfiniteVariance
-from iresnet_flows.jacobians import MatrixJacobian
-from iresnet_flows.linear_maps import Matrix
+from iresnet_flows.maps.jacobians import MatrixJacobian
+from iresnet_flows.maps.linear import Matrix
 
 RESIDUAL_FLOWS = RussianRoulette(terms=2, start=1.0, continuation=0.5, heavy_tail="allow")
 

@@ -14,7 +14,7 @@ from nflows.flows.base import Flow
 from nflows.transforms.base import CompositeTransform, Transform
 from torch import Tensor
 
-from iresnet_flows.block import InvertibleResidualBlock
+from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.inverse import FixedPoint
 from iresnet_flows.logdet import PowerSeries

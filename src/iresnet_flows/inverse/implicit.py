@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.inverse.iteration import Solver
-from iresnet_flows.jacobians import Linear, Map, Transposed
+from iresnet_flows.maps.jacobians import Linear, Map, Transposed
 
 __all__ = ["Equation", "attach"]
 

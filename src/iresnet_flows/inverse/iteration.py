@@ -12,7 +12,7 @@ from torch import Tensor
 from iresnet_flows.checks import check_count
 from iresnet_flows.concrete import concrete
 from iresnet_flows.inverse.solutions import Solution, require_converged
-from iresnet_flows.jacobians import Map
+from iresnet_flows.maps.jacobians import Map
 
 __all__ = ["Picard", "Solver", "State", "norms", "per_sample"]
 

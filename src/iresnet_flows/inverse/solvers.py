@@ -9,8 +9,8 @@ from torch import Tensor
 
 from iresnet_flows.checks import check_count
 from iresnet_flows.inverse.iteration import Picard, Solver, State, norms, per_sample
-from iresnet_flows.jacobians import Map
-from iresnet_flows.matrices import inverse_plus_identity
+from iresnet_flows.maps.jacobians import Map
+from iresnet_flows.maps.matrices import inverse_plus_identity
 
 __all__ = ["Anderson", "FixedPoint", "Newton"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iresnet_flows.perceptrons import Nonlinearity
+from iresnet_flows.maps.perceptrons import Nonlinearity
 
 __all__ = ["Activation", "Elementwise", "make_activation"]
 

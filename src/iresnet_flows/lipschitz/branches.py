@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.jacobians import Map
+from iresnet_flows.maps.jacobians import Map
 
 __all__ = ["Branch", "Residual"]
 

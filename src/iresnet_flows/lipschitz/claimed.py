@@ -17,8 +17,8 @@ from iresnet_flows.checks import (
 )
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import BrokenLipschitzClaim
-from iresnet_flows.functions import FunctionJacobian, FunctionMap
 from iresnet_flows.lipschitz.branches import Branch
+from iresnet_flows.maps.functions import FunctionJacobian, FunctionMap
 
 __all__ = ["ClaimedBranch"]
 

@@ -13,12 +13,12 @@ from iresnet_flows.checks import (
     check_images,
     check_kernel_sizes,
 )
-from iresnet_flows.convolutional import ConvolutionalPerceptron
-from iresnet_flows.linear_maps import Convolution
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.convolution_norms import convolution_norms
 from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
-from iresnet_flows.perceptrons import weight_shapes
+from iresnet_flows.maps.convolutional import ConvolutionalPerceptron
+from iresnet_flows.maps.linear import Convolution
+from iresnet_flows.maps.perceptrons import weight_shapes
 
 __all__ = ["LipschitzConvNet"]
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.checks import check_context, check_features, check_input
-from iresnet_flows.dense_nets import DensePerceptron
-from iresnet_flows.linear_maps import Matrix
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
 from iresnet_flows.lipschitz.norms import matrix_norms
+from iresnet_flows.maps.dense_nets import DensePerceptron
+from iresnet_flows.maps.linear import Matrix
 
 __all__ = ["LipschitzDenseNet"]
 

@@ -13,7 +13,7 @@ from iresnet_flows.checks import check_features, check_lipschitz, check_widths
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch
 from iresnet_flows.lipschitz.norms import Norms, constrain
-from iresnet_flows.perceptrons import Nonlinearity, Scaled
+from iresnet_flows.maps.perceptrons import Nonlinearity, Scaled
 from iresnet_flows.remembered import Remembered
 
 __all__ = ["LayeredBranch", "make_activations"]

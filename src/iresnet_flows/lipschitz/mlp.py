@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from iresnet_flows.checks import check_context, check_features, check_input
-from iresnet_flows.linear_maps import Matrix
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
 from iresnet_flows.lipschitz.norms import matrix_norms
-from iresnet_flows.perceptrons import Perceptron, weight_shapes
+from iresnet_flows.maps.linear import Matrix
+from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes
 
 __all__ = ["LipschitzMLP"]
 

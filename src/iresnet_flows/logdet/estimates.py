@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.functions import RESIDUAL, Function
+from iresnet_flows.maps.jacobians import Jacobian
 
 __all__ = ["Estimator", "LogDet", "full_precision"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.estimates import full_precision
+from iresnet_flows.maps.jacobians import Jacobian
 
 __all__ = ["Weigh", "with_gradient"]
 

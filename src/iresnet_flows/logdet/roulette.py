@@ -11,10 +11,10 @@ from torch import Tensor
 from iresnet_flows.checks import check_count, check_tolerance
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import InfiniteVariance
-from iresnet_flows.jacobians import Jacobian
 from iresnet_flows.logdet.chains import Chain, Draw, attach
 from iresnet_flows.logdet.estimates import LogDet
 from iresnet_flows.logdet.functions import RESIDUAL, Function
+from iresnet_flows.maps.jacobians import Jacobian
 from iresnet_flows.probes import rademacher
 
 __all__ = ["RussianRoulette"]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.block import InvertibleResidualBlock
+from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.logdet import Estimator
 

@@ -24,10 +24,10 @@ from iresnet_flows.experiments.bench.flows import Flow, build, mixture, stepper
 from iresnet_flows.experiments.bench.rows import Row, ShareOf, Target, TimesBetter
 from iresnet_flows.experiments.bench.settings import Case, Settings, Task
 from iresnet_flows.inverse import Anderson
-from iresnet_flows.linear_maps import Matrix
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.logdet import Exact
-from iresnet_flows.perceptrons import Perceptron
+from iresnet_flows.maps.linear import Matrix
+from iresnet_flows.maps.perceptrons import Perceptron
 
 __all__ = ["EVALUATIONS", "flow_runs", "tasks"]
 

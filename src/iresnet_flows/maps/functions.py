@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import Jacobian
+from iresnet_flows.maps.jacobians import Jacobian
 
 __all__ = ["FunctionJacobian", "FunctionMap"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iresnet_flows.functions import FunctionMap
 from iresnet_flows.lipschitz.activations import SineCosine
+from iresnet_flows.maps.functions import FunctionMap
 
 
 def call(x, row, weight):

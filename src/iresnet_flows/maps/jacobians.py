@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from iresnet_flows.linear_maps import LinearMap
-from iresnet_flows.traces import one_layer_traces, two_layer_trace
+from iresnet_flows.maps.linear import LinearMap
+from iresnet_flows.maps.traces import one_layer_traces, two_layer_trace
 
 __all__ = ["ChainJacobian", "Jacobian", "Linear", "Map", "Negative", "Transposed"]
 

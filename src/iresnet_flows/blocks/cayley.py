@@ -6,10 +6,10 @@ import math
 
 from torch import Tensor
 
-from iresnet_flows.branched import BranchedLayer
-from iresnet_flows.jacobians import Negative
+from iresnet_flows.blocks.branched import BranchedLayer
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import CAYLEY
+from iresnet_flows.maps.jacobians import Negative
 
 __all__ = ["CayleyBlock"]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from iresnet_flows.blocks.recomputed import recomputed
 from iresnet_flows.inverse import Anderson, Equation, Solver
-from iresnet_flows.jacobians import Jacobian, Map
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
 from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries, RussianRoulette
 from iresnet_flows.logdet.functions import Function
-from iresnet_flows.recomputed import recomputed
+from iresnet_flows.maps.jacobians import Jacobian, Map
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iresnet_flows.linear_maps import Convolution, Matrix
+from iresnet_flows.maps.linear import Convolution, Matrix
 
 MAPS = {
     "matrix": (lambda: Matrix(torch.randn(3, 5).double()), (5,), (3,)),

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import ChainJacobian
-from iresnet_flows.perceptrons import Perceptron
-from iresnet_flows.traces import pair_copies
+from iresnet_flows.maps.jacobians import ChainJacobian
+from iresnet_flows.maps.perceptrons import Perceptron
+from iresnet_flows.maps.traces import pair_copies
 
 __all__ = ["ConvolutionJacobian", "ConvolutionalPerceptron"]
 

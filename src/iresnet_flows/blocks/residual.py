@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from iresnet_flows.branched import BranchedLayer
+from iresnet_flows.blocks.branched import BranchedLayer
 from iresnet_flows.inverse import Solution, attach
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import RESIDUAL

@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import ChainJacobian, Jacobian, MatrixJacobian
-from iresnet_flows.linear_maps import LinearMap
+from iresnet_flows.maps.jacobians import ChainJacobian, Jacobian, MatrixJacobian
+from iresnet_flows.maps.linear import LinearMap
 
 __all__ = ["Nonlinearity", "Perceptron", "Scaled", "weight_shapes"]
 

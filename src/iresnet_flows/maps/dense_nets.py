@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.jacobians import Jacobian, gather, spread
-from iresnet_flows.linear_maps import LinearMap, Matrix
-from iresnet_flows.perceptrons import Nonlinearity, Perceptron
-from iresnet_flows.traces import one_layer_traces, two_layer_trace
+from iresnet_flows.maps.jacobians import Jacobian, gather, spread
+from iresnet_flows.maps.linear import LinearMap, Matrix
+from iresnet_flows.maps.perceptrons import Nonlinearity, Perceptron
+from iresnet_flows.maps.traces import one_layer_traces, two_layer_trace
 
 __all__ = ["DenseJacobian", "DensePerceptron"]
 

@@ -1,0 +1,1 @@
+"""Maps with all that they depend on in place, and their Jacobians as products."""
