@@ -11,8 +11,8 @@ from iresnet_flows.maps.functions import FunctionMap
 
 def call(x, row, weight):
     """A function of every event, through an operation that has reverse derivatives alone."""
-    sine, cosine = SineCosine.apply(x.flatten(1) @ weight.mT + row)
-    return (sine * cosine.roll(1, 1)).reshape(x.shape)
+    features, slopes = SineCosine.apply(x.flatten(1) @ weight.mT + row)
+    return (features[:, : x[0].numel()] * slopes[:, 0].roll(1, 1)).reshape(x.shape)
 
 
 def build(*event: int, batch: int = 3) -> tuple[FunctionMap, torch.Tensor]:
