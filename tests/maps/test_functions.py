@@ -12,7 +12,7 @@ from iresnet_flows.maps.functions import FunctionMap
 def call(x, row, weight):
     """A function of every event, through an operation that has reverse derivatives alone."""
     features, slopes = SineCosine.apply(x.flatten(1) @ weight.mT + row)
-    return (features[:, : x[0].numel()] * slopes[:, 0].roll(1, 1)).reshape(x.shape)
+    return (features[:, : len(weight)] * slopes[:, 0].roll(1, 1)).reshape(x.shape)
 
 
 def build(*event: int, batch: int = 3) -> tuple[FunctionMap, torch.Tensor]:
