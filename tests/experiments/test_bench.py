@@ -5,10 +5,10 @@ import json
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
+np = pytest.importorskip("numpy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("nflows")
 pytest.importorskip("normflows")
