@@ -264,9 +264,9 @@ def test_kept_bytes_count_closures_and_shrink_with_low_memory():
 
 def test_seeded_work_leaves_the_callers_generators_alone():
     torch.manual_seed(1)
-    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     with seeded(7):
         torch.rand(3)
-        np.random.rand(3)  # noqa: NPY002
+        np.random.rand(3)
     assert torch.equal(torch.random.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == before[1]).all()
