@@ -201,9 +201,8 @@ class SharpLipSwish:
         return z * torch.sigmoid(self.beta * z) / 1.1
 
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        gate = torch.sigmoid(self.beta * z)
-        slopes = gate * (1 + self.beta * z * (1 - gate))
-        return z * gate / 1.1, slopes.unsqueeze(1) / 1.1
+        value, slope = SwishSlope.apply(z, self.beta)
+        return value, slope.unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -256,6 +255,34 @@ class SineCosine(torch.autograd.Function):
         of_sine, of_cosine = features.unflatten(1, slopes.shape[1:3]).unbind(1)
         of_slope, of_minus_sine = slopes.unbind(1)
         return (of_sine - of_minus_sine) * cosine + (of_cosine + of_slope) * minus_sine
+
+
+class SwishSlope(torch.autograd.Function):
+    """LipSwish and its slope, with their gradient in one step."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        gate = torch.sigmoid(beta * z)
+        value = z * gate / 1.1
+        return value, gate / 1.1 + beta * value * (1 - gate)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]
+    ) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        z, beta = ctx.saved_tensors
+        of_value, of_slope = cotangents
+        gate = torch.sigmoid(beta * z)
+        bump = gate * (1 - gate) / 1.1
+        bend = of_slope * bump * (2 + beta * z * (1 - 2 * gate))
+        slope = gate / 1.1 + beta * z * bump
+        return of_value * slope + beta * bend, (z * (of_value * z * bump + bend)).sum()
 
 
 ACTIVATIONS: dict[str, type[Activation]] = {
