@@ -29,12 +29,11 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from iresnet_flows import CayleyBlock, LipschitzMLP
 from iresnet_flows.errors import DataError, InverseNotConverged, MissingExtra, UsageError
 from iresnet_flows.experiments.contenders import CONTENDERS
-from iresnet_flows.experiments.costs import sample_ms
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.datasets import Dataset
 from iresnet_flows.experiments.runs import Run, standard_error, test
 from iresnet_flows.experiments.storage import output_folder, read_json, write_json, write_text
-from iresnet_flows.experiments.training import Budget, Diverged, Training, fit, quiet
+from iresnet_flows.experiments.training import Budget, Diverged, Training, fit
 from iresnet_flows.layers import Inverted
 from iresnet_flows.nflows import InvertibleResidualFlow
 
@@ -177,19 +176,16 @@ def do(job: Job) -> None:
             job.seed,
         )
         run = Run(job.name, job.seed, parameters=sum(p.numel() for p in flow.parameters()))
-        milliseconds = None
         try:
             with Progress(disable=True) as silent:
                 fit(training, Path(folder), "cpu", silent, silent.add_task(""))
             test(run, flow, dataset)
-            with quiet():
-                milliseconds = sample_ms(flow)
         except (Diverged, InverseNotConverged) as failure:
             run.error = run.error or str(failure)
 
     run.steps, run.train_seconds, run.curve = training.steps, training.used, training.curve
     record = {k: v for k, v in vars(run).items() if k != "flow"}
-    write_json(job.file, record | {"data": job.data, "nats": run.nats, "sample_ms": milliseconds})
+    write_json(job.file, record | {"data": job.data, "nats": run.nats})
 
 
 def jobs_of(options: argparse.Namespace, folder: Path) -> Iterator[Job]:
@@ -226,6 +222,9 @@ def run_all(jobs: Sequence[Job], workers: int, console: Console) -> None:
                     future.result()
                     done(futures[future])
             except BaseException:
+                # Results are whole or not there, and a worker would begin what is queued for it.
+                for worker in multiprocessing.active_children():
+                    worker.kill()
                 pool.shutdown(cancel_futures=True)
                 raise
 
@@ -287,19 +286,16 @@ def mean_rows(rows: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.fmean(row) for row in zip(*rows, strict=True)]
 
 
-def cost(runs: Runs, data_name: str, name: str) -> str:
-    """The cell of a setting: milliseconds of a training step and of 256 samples."""
-    good = [r for r in runs.get((data_name, name), []) if not r["error"]]
-    if not good:
-        return ""
-    step = statistics.fmean(1e3 * r["train_seconds"] / r["steps"] for r in good)
-    return f"{step:.0f}, {statistics.fmean(r['sample_ms'] for r in good):.0f}"
+def steps(runs: Runs, data_name: str, name: str) -> str:
+    """The cell of a setting: the training steps that its time was enough for."""
+    good = [r["steps"] for r in runs.get((data_name, name), []) if not r["error"]]
+    return f"{statistics.fmean(good):.0f}" if good else ""
 
 
 def page(runs: Runs, names: Sequence[str], sets: Sequence[str]) -> str:
     """Both tables in Markdown."""
     lines = []
-    for title, cell in (("test loss in nats", loss), ("a step, 256 samples (ms)", cost)):
+    for title, cell in (("test loss in nats", loss), ("training steps", steps)):
         lines += [f"| {title} | {' | '.join(sets)} | seeds |", "|---" * (len(sets) + 2) + "|"]
         for name in names:
             counts = {len(runs.get((s, name), [])) for s in sets}
