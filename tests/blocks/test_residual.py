@@ -129,24 +129,6 @@ def as_tuple(result):
     return tuple(vars(result).values()) if hasattr(result, "__dict__") else tuple(result)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of dynamo about itself
-@pytest.mark.parametrize("context_features", [None, 2])
-@pytest.mark.parametrize("log_det", [Exact(), PowerSeries(terms=5)])
-def test_the_forward_compiles_without_a_graph_break(context_features, log_det):
-    block = build(log_det=log_det, context_features=context_features)
-    x = torch.randn(4, 3)
-    context = None if context_features is None else torch.randn(4, context_features)
-    for function in (block.transform, block.forward):
-        torch._dynamo.reset()
-        compiled = torch.compile(function, fullgraph=True, backend="eager")
-        torch.manual_seed(0)
-        results = compiled(x, context)
-        torch.manual_seed(0)
-        expected = function(x, context)
-        for result, value in zip(as_tuple(results), as_tuple(expected), strict=True):
-            torch.testing.assert_close(result, value)
-
-
 @pytest.mark.parametrize("log_det", [Exact(), PowerSeries()])
 def test_autocast_gives_finite_log_dets_in_float32(log_det):
     block, x = build(log_det=log_det, lipschitz=0.7), torch.randn(4, 3)

@@ -12,10 +12,13 @@ from iresnet_flows import (
     InvertibleResidualBlock,
     LipschitzConvNet,
     LipschitzDenseNet,
+    LipschitzMLP,
     PowerSeries,
 )
 
 BRANCHES = {
+    "mlp": (lambda: LipschitzMLP(3, (4, 4)), (3,)),
+    "mlp, context": (lambda: LipschitzMLP(2, (4,), context_features=2), (2,)),
     "convolutions": (lambda: LipschitzConvNet(2, (4, 4)), (2, 4, 3)),
     "convolutions, context": (
         lambda: LipschitzConvNet(1, (4,), (3, 3), context_features=2),
@@ -24,20 +27,22 @@ BRANCHES = {
     "dense": (lambda: LipschitzDenseNet(3, (4, 4)), (3,)),
     "dense, context": (lambda: LipschitzDenseNet(2, (4,), context_features=2), (2,)),
     "claimed": (lambda: ClaimedBranch(Bounded(3), 0.8), (3,)),
+    "claimed, context": (lambda: ClaimedBranch(Bounded(2, 3), 0.8, 3), (2,)),
 }
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of dynamo about itself
 @pytest.mark.parametrize(("make", "event"), BRANCHES.values(), ids=BRANCHES)
 @pytest.mark.parametrize("log_det", [Exact(), PowerSeries(terms=3)])
-def test_the_forward_compiles_without_a_graph_break(make, event, log_det):
+def test_the_forward_compiles_without_a_graph_break_for_every_batch_size(make, event, log_det):
     block = InvertibleResidualBlock(hostile(make()), log_det)
-    x = torch.randn(3, *event)
-    context = None if block.context_features is None else torch.randn(3, block.context_features)
-    for function in (block.transform, block.forward):
-        torch._dynamo.reset()
-        compiled = torch.compile(function, fullgraph=True, backend="eager")
+    torch._dynamo.reset()
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    for batch in (3, 5):  # with the second size, the shapes become dynamic
+        x = torch.randn(batch, *event)
+        features = block.context_features
+        context = None if features is None else torch.randn(batch, features)
         torch.manual_seed(0)
         results = compiled(x, context)
         torch.manual_seed(0)
-        torch.testing.assert_close(results, function(x, context))
+        torch.testing.assert_close(results, block(x, context))
