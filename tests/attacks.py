@@ -1,0 +1,108 @@
+"""Branches that were trained against their bound, and the places where they stretch the most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from cases import ACTIVATIONS
+from torch import Tensor
+
+from iresnet_flows import LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
+from iresnet_flows.lipschitz.layers import LayeredBranch
+
+__all__ = ["BRANCHES", "jacobians", "near_and_far", "norms", "stretched", "stretches"]
+
+BRANCHES: dict[str, tuple[Callable[[], LayeredBranch], tuple[int, ...]]] = {
+    **{
+        f"mlp, {name}": (partial(LipschitzMLP, 3, (8, 6), activation=name), (3,))
+        for name in ACTIVATIONS
+    },
+    "mlp, one hidden layer, 0.99": (partial(LipschitzMLP, 2, (6,), lipschitz=0.99), (2,)),
+    "mlp, three hidden layers": (partial(LipschitzMLP, 3, (6, 4, 6)), (3,)),
+    "mlp, context": (partial(LipschitzMLP, 2, (8, 8), context_features=2), (2,)),
+    "dense": (partial(LipschitzDenseNet, 3, (6, 6)), (3,)),
+    "dense, csin, 0.99": (
+        partial(LipschitzDenseNet, 2, (6,), lipschitz=0.99, activation="csin"),
+        (2,),
+    ),
+    "dense, context": (partial(LipschitzDenseNet, 2, (4, 4), context_features=2), (2,)),
+    "convolutions": (partial(LipschitzConvNet, 2, (4, 4)), (2, 3, 3)),
+    "convolutions, context": (
+        partial(LipschitzConvNet, 1, (4,), (3, 3), activation="clipswish", context_features=2),
+        (1, 3, 4),
+    ),
+}
+
+
+def points(g: LayeredBranch, event: tuple[int, ...], batch: int) -> tuple[Tensor, Tensor | None]:
+    dtype = g.weights[0].dtype
+    context = None
+    if g.context_features is not None:
+        context = torch.randn(batch, g.context_features, dtype=dtype)
+    return torch.randn(batch, *event, dtype=dtype), context
+
+
+def stretches(g: LayeredBranch, x: Tensor, v: Tensor, context: Tensor | None) -> Tensor:
+    """|J v| / |v| at each x."""
+    product = g.at(context).linearize(x)[1].apply(v.unsqueeze(0)).squeeze(0)
+    return product.flatten(1).norm(dim=1) / v.flatten(1).norm(dim=1)
+
+
+def ascend(leaves: list[Tensor], height: Callable[[], Tensor], steps: int, lr: float) -> None:
+    optimizer = torch.optim.Adam(leaves, lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-height()).backward()
+        optimizer.step()
+
+
+@cache
+def stretched(name: str, dtype: torch.dtype, steps: int = 200) -> LayeredBranch:
+    """The branch after Adam has raised its stretch, at points and in directions that Adam found.
+
+    It is shared by the tests, which take a copy to change it.
+    """
+    torch.manual_seed(0)
+    make, event = BRANCHES[name]
+    g = make().to(dtype)
+    x, context = points(g, event, 8)
+    v = torch.randn_like(x)
+    leaves = [x, v] if context is None else [x, v, context]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    lr = 0.1 if dtype == torch.float64 else 0.05
+    ascend([*leaves, *g.parameters()], lambda: stretches(g, x, v, context).sum(), steps, lr)
+    return g.requires_grad_(False)
+
+
+def near_and_far(
+    g: LayeredBranch, event: tuple[int, ...], batch: int = 30
+) -> tuple[Tensor, Tensor | None]:
+    """Points of several sizes, the last of them where ascent has found the largest stretch."""
+    parts = [points(g, event, batch) for _ in range(4)]
+    xs = [scale * x for (x, _), scale in zip(parts, (0.01, 1.0, 30.0, 1.0), strict=True)]
+    contexts = [c for _, c in parts if c is not None]
+    top, best = xs[-1].requires_grad_(), torch.randn_like(xs[-1]).requires_grad_()
+    context = contexts[-1].requires_grad_() if contexts else None
+    leaves = [top, best] if context is None else [top, best, context]
+    ascend(leaves, lambda: stretches(g, top, best, context).sum(), 60, 0.1)
+    return torch.cat(xs).detach(), torch.cat(contexts).detach() if contexts else None
+
+
+def jacobians(g: LayeredBranch, x: Tensor, context: Tensor | None) -> Tensor:
+    """Those of the branch with the weights in use, by autograd, in float64."""
+    # Casting what is in use, and not the parameters, leaves the weights as they were rounded.
+    residual = g.at(context).to(torch.float64)
+
+    def total(t: Tensor) -> Tensor:
+        return residual(t).sum(0).flatten()
+
+    with torch.enable_grad():
+        jacobian = torch.autograd.functional.jacobian(total, x.double())
+    return jacobian.transpose(0, 1).flatten(2)
+
+
+def norms(g: LayeredBranch, x: Tensor, context: Tensor | None) -> Tensor:
+    return torch.linalg.matrix_norm(jacobians(g, x, context), 2)
