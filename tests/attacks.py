@@ -9,16 +9,23 @@ import torch
 from cases import ACTIVATIONS
 from torch import Tensor
 
-from iresnet_flows import LipschitzConvNet, LipschitzDenseNet, LipschitzMLP
+from iresnet_flows import (
+    Exact,
+    InvertibleResidualBlock,
+    LipschitzConvNet,
+    LipschitzDenseNet,
+    LipschitzMLP,
+)
 from iresnet_flows.lipschitz.layers import LayeredBranch
 
-__all__ = ["BRANCHES", "jacobians", "near_and_far", "norms", "stretched", "stretches"]
+__all__ = ["BRANCHES", "jacobians", "near_and_far", "norms", "squeezed", "stretched", "stretches"]
 
 BRANCHES: dict[str, tuple[Callable[[], LayeredBranch], tuple[int, ...]]] = {
     **{
         f"mlp, {name}": (partial(LipschitzMLP, 3, (8, 6), activation=name), (3,))
         for name in ACTIVATIONS
     },
+    "mlp, one hidden layer": (partial(LipschitzMLP, 3, (6,)), (3,)),
     "mlp, one hidden layer, 0.99": (partial(LipschitzMLP, 2, (6,), lipschitz=0.99), (2,)),
     "mlp, three hidden layers": (partial(LipschitzMLP, 3, (6, 4, 6)), (3,)),
     "mlp, context": (partial(LipschitzMLP, 2, (8, 8), context_features=2), (2,)),
@@ -44,7 +51,7 @@ def points(g: LayeredBranch, event: tuple[int, ...], batch: int) -> tuple[Tensor
     return torch.randn(batch, *event, dtype=dtype), context
 
 
-def stretches(g: LayeredBranch, x: Tensor, v: Tensor, context: Tensor | None) -> Tensor:
+def stretches(g: LayeredBranch, x: Tensor, v: Tensor, context: Tensor | None = None) -> Tensor:
     """|J v| / |v| at each x."""
     product = g.at(context).linearize(x)[1].apply(v.unsqueeze(0)).squeeze(0)
     return product.flatten(1).norm(dim=1) / v.flatten(1).norm(dim=1)
@@ -59,22 +66,36 @@ def ascend(leaves: list[Tensor], height: Callable[[], Tensor], steps: int, lr: f
 
 
 @cache
-def stretched(name: str, dtype: torch.dtype, steps: int = 200) -> LayeredBranch:
+def stretched(name: str, dtype: torch.dtype) -> LayeredBranch:
     """The branch after Adam has raised its stretch, at points and in directions that Adam found.
 
     It is shared by the tests, which take a copy to change it.
     """
+    g, leaves = start(name, dtype)
+    x, *context = leaves
+    v = torch.randn_like(x).requires_grad_()
+    lr = 0.1 if dtype == torch.float64 else 0.05
+    leaves += [v, *g.parameters()]
+    ascend(leaves, lambda: stretches(g, x, v, *context).sum(), 200, lr)
+    return g.requires_grad_(False)
+
+
+@cache
+def squeezed(name: str) -> tuple[LayeredBranch, Tensor, Tensor | None]:
+    """The branch after Adam has lowered the log-det of x + g(x), with the points and contexts."""
+    g, leaves = start(name, torch.float64)
+    block = InvertibleResidualBlock(g, Exact())
+    ascend([*leaves, *g.parameters()], lambda: -block(*leaves)[1].sum(), 200, 0.1)
+    x, context = (*(leaf.detach() for leaf in leaves), None)[:2]
+    return g.requires_grad_(False), x, context
+
+
+def start(name: str, dtype: torch.dtype) -> tuple[LayeredBranch, list[Tensor]]:
     torch.manual_seed(0)
     make, event = BRANCHES[name]
     g = make().to(dtype)
-    x, context = points(g, event, 8)
-    v = torch.randn_like(x)
-    leaves = [x, v] if context is None else [x, v, context]
-    for leaf in leaves:
-        leaf.requires_grad_()
-    lr = 0.1 if dtype == torch.float64 else 0.05
-    ascend([*leaves, *g.parameters()], lambda: stretches(g, x, v, context).sum(), steps, lr)
-    return g.requires_grad_(False)
+    leaves = [t for t in points(g, event, 8) if t is not None]
+    return g, [leaf.requires_grad_() for leaf in leaves]
 
 
 def near_and_far(
