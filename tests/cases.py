@@ -35,7 +35,7 @@ from iresnet_flows import (
 from iresnet_flows.layers import ElementwiseAffine, Inverted, Layer
 from iresnet_flows.lipschitz import Elementwise
 
-__all__ = ["CASES", "Case", "hostile", "params"]
+__all__ = ["CASES", "SIZES", "Case", "hostile", "params"]
 
 ACTIVATIONS = ("csin", "sin", "lipswish", "clipswish", "elu", "tanh", "softplus")
 TIGHT = FixedPoint(atol=1e-13, rtol=1e-13)
@@ -313,6 +313,27 @@ CASES = {
     "ffjord, two steps": ffjord(
         1, 4, method="rk4", steps=2, tolerance=1e-2, lacks=("vmap",), second=True
     ),
+}
+
+
+# What is cheap is checked of these, with every solver and estimator; they are built with neither.
+SIZES = {
+    **{
+        f"{name}, d = {d}{', context' if context else ''}": block(
+            d, *hidden, branch=branch, lipschitz=0.7, context_features=context
+        )
+        for d in (1, 2, 3, 8, 64)
+        for name, branch, hidden in (
+            ("mlp", LipschitzMLP, (2 * d + 6, d + d % 2 + 4)),
+            ("dense", LipschitzDenseNet, (d + d % 2 + 4, 6)),
+        )
+        for context in ((None, 2) if d in (3, 64) else (None,))
+    },
+    "convolutions, 3 x 8 x 8": convolutions((3, 8, 8), (6, 6), (3, 1, 3)),
+    "convolutions, 3 x 8 x 8, context": convolutions(
+        (3, 8, 8), (6, 6), (3, 1, 3), context_features=2
+    ),
+    "convolutions, 2 x 3 x 1": convolutions((2, 3, 1), (4, 6), (3, 3, 3)),
 }
 
 

@@ -13,7 +13,9 @@ from cases import Case
 from torch import Tensor, nn
 
 from iresnet_flows.blocks.branched import BranchedLayer
+from iresnet_flows.inverse import Solver
 from iresnet_flows.layers import Layer
+from iresnet_flows.logdet import Estimator
 
 SIDES = ("forward", "inverse")
 WEIGHTS = torch.tensor([0.0, 1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
@@ -239,6 +241,72 @@ def is_the_same_in_train_and_eval(case: Case) -> None:
             evaluation = getattr(layer.eval(), side)(x, context)
         for result, expected in zip(train, evaluation, strict=True):
             assert torch.equal(result, expected)
+
+
+def inverts_within_its_error_bound(case: Case, dtype: torch.dtype, solver: Solver) -> None:
+    layer, x, context = case(dtype)
+    layer.solver = solver
+    g = layer.branch.at(context).to(torch.float64)
+    y = x.double() + g(x.double())
+    solution = layer.solve(y.to(dtype), context)
+    assert solution.converged.all()
+    assert solution.value.dtype == solution.error_bound.dtype == dtype
+    assert solution.value.shape == x.shape
+
+    norm = y.flatten(1).norm(dim=1)
+    moved = (y - y.to(dtype).double()).flatten(1).norm(dim=1) + 1e-15 * norm  # rounding of y
+    error = (solution.value.double() - x.double()).flatten(1).norm(dim=1)
+    assert (error <= solution.error_bound.double() * (1 + 1e-6) + moved / (1 - g.lipschitz)).all()
+    default = {torch.float32: 3e-6, torch.float64: 3e-10}[dtype]
+    assert (error <= default * (1 + norm)).all()
+
+    assert torch.equal(layer.invert(y.to(dtype), context), solution.value)
+    again = layer.transform(solution.value, context)
+    torch.testing.assert_close(again, y.to(dtype), rtol=1e-5, atol=1e-5)
+
+
+def has_the_log_det_within_its_errors(case: Case, dtype: torch.dtype, log_det: Estimator) -> None:
+    layer, x, context = case(dtype, batch=3)
+    layer.log_det = log_det
+    g = layer.branch.at(context).to(torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda t: g(t).sum(0).flatten(), x.double())
+    jacobian = jacobian.transpose(0, 1).flatten(2)
+    truth = torch.linalg.slogdet(torch.eye(jacobian.shape[-1]) + jacobian).logabsdet
+
+    y, logabsdet = layer(x, context)
+    assert y.dtype == logabsdet.dtype == dtype
+    assert logabsdet.shape == (3,)
+    estimate = layer.log_abs_det(x, context)
+    rounding = 100 * torch.finfo(dtype).eps * (1 + truth.abs())
+    errors = 4.5 * estimate.standard_error + estimate.bias_bound
+    assert ((estimate.value - truth).abs() <= errors + rounding).all()
+    # The test can tell: the errors are well below the numbers, or what a few terms leave out.
+    assert (estimate.standard_error <= 0.1 * (1 + truth.abs())).all()
+
+    with layer.frozen():
+        there, back = layer(x, context)[1], layer.inverse(layer(x, context)[0], context)[1]
+    torch.testing.assert_close(there, -back, rtol=1e-3, atol=1e-3)
+
+
+def weighs_each_sample_alone(case: Case, dtype: torch.dtype, log_det: Estimator) -> None:
+    """With the draws of the whole batch, the weighted gradient is the sum over the samples."""
+    layer, x, context = case(dtype)
+    layer.log_det = log_det
+    inputs = [x.requires_grad_(), *layer.branch.weights]
+    weights = WEIGHTS.to(dtype)
+
+    def gradient(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        with layer.frozen(3):
+            return torch.autograd.grad(function(layer(x, context)[1]), inputs)
+
+    together = gradient(lambda logabsdet: weights @ logabsdet)
+    alone = [gradient(lambda logabsdet, i=i: logabsdet[i]) for i in range(len(x))]
+    for i, (at_x, *_) in enumerate(alone):
+        assert (at_x[torch.arange(len(x)) != i] == 0).all()
+    for result, *parts in zip(together, *alone, strict=True):
+        expected = sum(weight * part for weight, part in zip(weights, parts, strict=True))
+        tolerance = 1e4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(result, expected, rtol=tolerance, atol=tolerance)
 
 
 def as_function(

@@ -35,7 +35,7 @@ class RussianRoulette:
     only for :math:`r > L^2`. The default r = L is about the best, for the terms then weigh like
     their chances; a smaller r than allowed is refused.
 
-    Costs n + 1 products, the gradient of one, and q / (1 - r) more on average. N is drawn for
+    Costs n products, the gradient of one, and q / (1 - r) more on average. N is drawn for
     each probe from the generator that draws the probes, and is shared by the batch.
 
     Arguments:

@@ -28,10 +28,10 @@ class PowerSeries:
               + (\operatorname{tr} J - v^\top J v)
 
     where the last term, a control variate, is left out if the branch has no cheap trace. One
-    chain :math:`w_k = (J^\top)^k v` gives the value and, with one product more, the gradient
+    chain :math:`w_k = (J^\top)^k v` gives the value and, with that of one product, the gradient
 
     .. math:: \partial \log\det(I + J) \approx
-              \Big(\sum_{k=0}^{n} (-1)^k w_k\Big)^\top \partial(J v)
+              \Big(\sum_{k=0}^{n-1} (-1)^k w_k\Big)^\top \partial(J v)
               + \partial (\operatorname{tr} J - v^\top J v) ,
 
     the Neumann series of :math:`v^\top (I + J)^{-1} \partial J\, v`. Both are unbiased for the
@@ -47,8 +47,7 @@ class PowerSeries:
     a bound for the probes that were drawn; the noise of the probes is apart, and `standard_error`
     reports it for two probes or more.
 
-    Costs n + 1 products with the Jacobian and the gradient of one; `probes` of them share a
-    batch.
+    Costs n products with the Jacobian and the gradient of one; `probes` of them share a batch.
 
     Arguments:
         terms: A fixed number n of terms, or None to stop by the certified bound.
