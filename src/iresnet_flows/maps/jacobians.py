@@ -251,12 +251,10 @@ class MatrixJacobian(ChainJacobian):
         matrices = [m.weight for m in self.maps]
         around = [*matrices[cut:-1], matrices[0] @ matrices[-1], *matrices[1:cut]]
         slopes = self.slopes[cut - 1 :] + self.slopes[: cut - 1]
-        # Rows of transposed products, for they share one product with the weight over the batch.
-        blocks = around[0].unflatten(-1, slopes[0].shape[1:])
-        rows = torch.einsum("bkh,okh->hbo", slopes[0], blocks)
+        core = merged(around[0], slopes[0])
         for slope, weight in zip(slopes[1:], around[1:], strict=True):
-            rows = spread(slope, rows) @ weight.mT
-        return rows.permute(1, 2, 0)
+            core = onto(weight, slope, core)
+        return core
 
     def rank(self) -> int:
         return min(self.features(), *self.entries())
@@ -268,6 +266,24 @@ class MatrixJacobian(ChainJacobian):
     def entries(self) -> list[int]:
         """The widths of the hidden layers."""
         return [s.shape[2] for s in self.slopes]
+
+
+def merged(weight: Tensor, slopes: Tensor) -> Tensor:
+    """The matrices W D of each sample, (B, m, h), for W with shape (m, k h)."""
+    first, *others = weight.unflatten(-1, slopes.shape[1:3]).unbind(1)
+    result = first * slopes[:, :1]
+    for k, block in enumerate(others, start=1):
+        result = torch.addcmul(result, block, slopes[:, k : k + 1])
+    return result
+
+
+def onto(weight: Tensor, slopes: Tensor, matrices: Tensor) -> Tensor:
+    """W D M for matrices M (B, h, r)."""
+    if len(weight) <= 2 * matrices.shape[-1]:
+        return merged(weight, slopes) @ matrices
+    # A wide W D of each sample would take more room than the columns of M.
+    columns = spread(slopes, matrices.permute(2, 0, 1)) @ weight.mT
+    return columns.permute(1, 2, 0)
 
 
 @dataclass(frozen=True)
