@@ -16,6 +16,7 @@ from iresnet_flows.lipschitz.branches import Branch, Residual
 from iresnet_flows.logdet import Estimator, Exact, LogDet, PowerSeries, RussianRoulette
 from iresnet_flows.logdet.functions import Function
 from iresnet_flows.maps.jacobians import Jacobian, Map
+from iresnet_flows.stateless import call_with
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -141,7 +142,7 @@ class BranchedLayer(Layer):
 
         def make(*values: Tensor) -> Residual:
             state = dict(zip(names, values))
-            g: Residual = torch.func.functional_call(at, state, values[len(names) :])
+            g: Residual = call_with(at, state, values[len(names) :])
             return g
 
         return make, (*tensors, *given)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iresnet_flows.maps.perceptrons import Nonlinearity
+from iresnet_flows.stateless import call_with
 
 __all__ = ["Activation", "Elementwise", "make_activation"]
 
@@ -227,7 +228,8 @@ class WithState:
     state: dict[str, Tensor]
 
     def value(self, z: Tensor) -> Tensor:
-        return torch.func.functional_call(self.module, self.state, (z,))
+        value: Tensor = call_with(self.module, self.state, (z,))
+        return value
 
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
         value, pull = torch.func.vjp(self.value, z)[:2]

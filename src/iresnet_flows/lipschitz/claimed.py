@@ -19,6 +19,7 @@ from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import BrokenLipschitzClaim
 from iresnet_flows.lipschitz.branches import Branch
 from iresnet_flows.maps.functions import FunctionJacobian, FunctionMap
+from iresnet_flows.stateless import call_with
 
 __all__ = ["ClaimedBranch"]
 
@@ -49,7 +50,8 @@ class ClaimedBranch(Branch):
             returns the shape of x, twice differentiable and without random numbers, and treats
             each sample alone: neither dropout nor batch normalization in train mode. Torch's
             ``spectral_norm`` is fit for it, though in train mode its weights differ a little
-            between the evaluations of one call, and its norm is an estimate from below.
+            between the evaluations of one call, and its norm is an estimate from below. A copy of it
+            with the same tensors is called, so that attributes that it sets are lost.
         lipschitz: The claim :math:`\ell`, in (0, 1).
         context_features: The dimension of the context, or None.
 
@@ -137,7 +139,7 @@ class ModuleCall:
         given = len(tensors) - len(self.names)
         context = tuple(t.expand(len(x), t.shape[-1]) for t in tensors[:given])
         state = dict(zip(self.names, tensors[given:], strict=True))
-        value: Tensor = torch.func.functional_call(self.module, state, (x, *context))
+        value: Tensor = call_with(self.module, state, (x, *context))
         if value.shape != x.shape:
             raise ValueError(
                 f"the module must return the shape of x, {tuple(x.shape)}, "
