@@ -283,6 +283,10 @@ CASES = {
         3, 6, 4, log_det=AllSigns(tolerance=1e-12), activation="lipswish", context_features=2
     ),
     "dense, series, three hidden layers": dense(2, 6, 4, 4, log_det=AllSigns(tolerance=1e-12)),
+    "dense, anderson": dense(2, 6, solver=ANDERSON, lipschitz=0.9, second=True),
+    "cayley, dense, newton, context": dense(
+        2, 4, solver=NEWTON, kind=CayleyBlock, context_features=2, second=True
+    ),
     "dense, low memory": dense(2, 6, 4, memory="low"),
     "claimed": claimed(3),
     "claimed, d = 1": claimed(1, second=True),

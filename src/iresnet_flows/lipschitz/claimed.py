@@ -50,8 +50,8 @@ class ClaimedBranch(Branch):
             returns the shape of x, twice differentiable and without random numbers, and treats
             each sample alone: neither dropout nor batch normalization in train mode. Torch's
             ``spectral_norm`` is fit for it, though in train mode its weights differ a little
-            between the evaluations of one call, and its norm is an estimate from below. A copy
-            of it with the same tensors is called, so that attributes that it sets are lost.
+            between the evaluations of one call, and its norm is an estimate from below. It is
+            called as a copy with the same tensors, so that attributes that it sets are lost.
         lipschitz: The claim :math:`\ell`, in (0, 1).
         context_features: The dimension of the context, or None.
 
