@@ -360,7 +360,7 @@ def test_threads_that_share_a_block_get_what_each_gets_alone(name, side):
 @each_block
 @both_sides
 @pytest.mark.parametrize("log_det", [Exact(), PowerSeries(terms=9)])
-def test_autocast_leaves_log_dets_in_float32_and_solves_as_exact_as_ever(name, side, log_det):
+def test_autocast_leaves_log_dets_in_float32_and_solves_in_float64(name, side, log_det):
     block, x, contexts = build(name, log_det, dtype=torch.float32)
     with block.frozen():
         expected = getattr(block, side)(x, *contexts)
@@ -369,7 +369,8 @@ def test_autocast_leaves_log_dets_in_float32_and_solves_as_exact_as_ever(name, s
     assert logabsdet.dtype == torch.float32
     torch.testing.assert_close(logabsdet, expected[1], rtol=0.02, atol=0.02)
     solved = side == "inverse" or isinstance(block, CayleyBlock)
-    tolerance = 1e-5 if solved else 0.02
+    # A context is embedded in bfloat16, for both directions.
+    tolerance = 1e-5 if solved and not contexts else 0.02
     torch.testing.assert_close(value.float(), expected[0], rtol=tolerance, atol=tolerance)
     (value.float().sum() + logabsdet.sum()).backward()
     assert all(p.grad.isfinite().all() for p in block.parameters())
