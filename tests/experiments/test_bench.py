@@ -270,3 +270,10 @@ def test_seeded_work_leaves_the_callers_generators_alone():
         np.random.rand(3)
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
+
+
+def test_every_line_of_the_table_has_as_many_cells_as_the_head(report):
+    lines = [line for line in (report[0] / "bench.md").read_text().splitlines() if "|" in line]
+    table = lines[: 2 + len(report[1]["rows"])]
+    assert any("J" in line for line in table)
+    assert len({line.replace(r"\|", "").count("|") for line in table}) == 1

@@ -67,7 +67,9 @@ def write_report(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> N
     write_json(folder / "bench.json", {**record, "rows": [row.record() for row in rows]})
 
     lines = [
-        f"| {' | '.join(line)} |" for line in (HEADS, ["---"] * len(HEADS), *map(cells, rows))
+        # A bar within a cell would end it.
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |"
+        for line in (HEADS, ["---"] * len(HEADS), *map(cells, rows))
     ]
     parts = ["\n".join(lines), LEGEND, *(f"* {note}" for note in record["notes"])]
     parts.append(f"`{record['command']}`")
