@@ -9,7 +9,7 @@ from torch import Tensor
 from iresnet_flows.blocks.branched import BranchedLayer
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import CAYLEY
-from iresnet_flows.maps.jacobians import Negative
+from iresnet_flows.maps.derived import Negative
 
 __all__ = ["CayleyBlock"]
 

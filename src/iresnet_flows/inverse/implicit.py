@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.inverse.iteration import Solver
-from iresnet_flows.maps.jacobians import Linear, Map, Transposed
+from iresnet_flows.maps.derived import Linear, Transposed
+from iresnet_flows.maps.jacobians import Map
 
 __all__ = ["Equation", "attach"]
 
