@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["concrete"]
+__all__ = ["concrete", "is_wrapped"]
 
 
 class Holder:
@@ -42,3 +42,8 @@ def concrete(tensor: Tensor) -> Tensor:
     holder = Holder()
     Unwrap.apply(tensor.detach(), holder)
     return holder.tensor
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Whether `torch.func` has hidden the values of the tensor."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)

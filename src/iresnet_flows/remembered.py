@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iresnet_flows.concrete import is_wrapped
+
 __all__ = ["Remembered"]
 
 
@@ -28,8 +30,7 @@ class Remembered:
         self.last: tuple[tuple[Tensor, ...], Any] | None = None
 
     def __call__(self, *tensors: Tensor) -> Any:
-        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-        if torch.compiler.is_compiling() or any(map(wrapped, tensors)):
+        if torch.compiler.is_compiling() or any(map(is_wrapped, tensors)):
             with torch.no_grad():
                 return self.function(tensors)
 

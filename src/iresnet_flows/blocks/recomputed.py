@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iresnet_flows.concrete import is_wrapped
+
 __all__ = ["recomputed"]
 
 Evaluate = Callable[..., tuple[Tensor, ...]]
@@ -26,7 +28,7 @@ def recomputed(evaluate: Evaluate, *tensors: Tensor) -> tuple[Tensor, ...]:
     Raises:
         RuntimeError: A second derivative, or a transform of `torch.func`, is asked for.
     """
-    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
+    if any(map(is_wrapped, tensors)):
         raise RuntimeError(ONCE)
     results: tuple[Tensor, ...] = Recomputed.apply(evaluate, *tensors)
     return results

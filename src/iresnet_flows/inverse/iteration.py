@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.checks import check_count
-from iresnet_flows.concrete import concrete
+from iresnet_flows.concrete import concrete, is_wrapped
 from iresnet_flows.inverse.solutions import Solution, require_converged
 from iresnet_flows.maps.jacobians import Map
 
@@ -75,16 +75,7 @@ class Picard:
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """What solves x + g(x) = y; see its subclasses.
-
-    Arguments:
-        atol: The absolute tolerance on the error in x, in Euclidean norm. None: 1e-6 in float32,
-            1e-10 in float64.
-        rtol: The same, relative to the norm of x.
-        max_steps: The largest number of evaluations of g.
-        on_failure: ``raise`` `InverseNotConverged`, or ``warn``.
-        precision: The dtype of the last steps, or None for the input's.
-    """
+    """What solves x + g(x) = y; its arguments are described in `FixedPoint`."""
 
     atol: float | None = None
     rtol: float | None = None
@@ -247,7 +238,3 @@ def norms(x: Tensor) -> Tensor:
 
 def per_sample(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(-1, *[1] * (like.dim() - 1))
-
-
-def is_wrapped(x: Tensor) -> bool:
-    return torch._C._functorch.is_functorch_wrapped_tensor(x)

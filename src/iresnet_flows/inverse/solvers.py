@@ -60,7 +60,7 @@ class FixedPoint(Solver):
 
 
 @dataclass(frozen=True)
-class Anderson(FixedPoint):
+class Anderson(Solver):
     r"""`FixedPoint`, accelerated by what the last evaluations of g told.
 
     Differences :math:`\Delta r_i` of the residuals at the points seen are made orthonormal, and
@@ -100,7 +100,7 @@ class Anderson(FixedPoint):
 
 
 @dataclass(frozen=True)
-class Newton(FixedPoint):
+class Newton(Solver):
     r"""Newton's method, :math:`x \leftarrow x + (I + J)^{-1} r`, with the safeguard of `Anderson`.
 
     A step costs an evaluation of g with its Jacobian, that is d products, and :math:`O(d^3)`;

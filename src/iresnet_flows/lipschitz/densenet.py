@@ -10,10 +10,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_context, check_features, check_input
+from iresnet_flows.checks import check_features
 from iresnet_flows.lipschitz.activations import Activation
-from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
-from iresnet_flows.lipschitz.norms import matrix_norms
+from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
 from iresnet_flows.maps.dense_nets import DensePerceptron
 from iresnet_flows.maps.linear import Matrix
 
@@ -27,7 +26,7 @@ class LipschitzDensePerceptron(DensePerceptron):
     lipschitz: Tensor
 
 
-class LipschitzDenseNet(LayeredBranch):
+class LipschitzDenseNet(VectorBranch):
     r"""A densely connected network whose Lipschitz constant is bounded by construction.
 
     .. math:: h_0 = x , \quad
@@ -88,10 +87,10 @@ class LipschitzDenseNet(LayeredBranch):
         entries = [h // k for h, k in zip(hidden_features, copies, strict=True)]
         inputs = accumulate(hidden_features, initial=features)
         shapes = list(zip([*entries, features], inputs, strict=True))
-        super().__init__(shapes, matrix_norms, lipschitz, context_features, activations)
+        super().__init__(
+            features, hidden_features, shapes, lipschitz, context_features, activations
+        )
         self.angles = nn.Parameter(torch.empty(len(activations)))
-        self.features = features
-        self.hidden_features = tuple(hidden_features)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -115,14 +114,3 @@ class LipschitzDenseNet(LayeredBranch):
         """What each layer keeps and adds, on the unit circle, or within it by a rounding error."""
         within = 1 - 4 * torch.finfo(self.angles.dtype).eps
         return within * torch.stack((self.angles.cos(), self.angles.sin()), 1)
-
-    def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        dtype = self.weights[0].dtype
-        check_input("x", x, self.features, dtype)
-        check_context(context, self.context_features, dtype)
-
-    def extra_repr(self) -> str:
-        return (
-            f"features={self.features}, hidden_features={self.hidden_features}, "
-            f"lipschitz={self.lipschitz}, context_features={self.context_features}"
-        )

@@ -9,14 +9,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_features, check_lipschitz, check_widths
+from iresnet_flows.checks import (
+    check_context,
+    check_features,
+    check_input,
+    check_lipschitz,
+    check_widths,
+)
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch
-from iresnet_flows.lipschitz.norms import Norms, constrain
+from iresnet_flows.lipschitz.norms import Norms, constrain, matrix_norms
 from iresnet_flows.maps.perceptrons import Nonlinearity, Scaled
 from iresnet_flows.remembered import Remembered
 
-__all__ = ["LayeredBranch", "make_activations"]
+__all__ = ["LayeredBranch", "VectorBranch", "make_activations"]
 
 ROUNDING = 1 - 1e-12  # a hair below a bound, so that a product of rounded norms is not above it
 
@@ -135,3 +141,39 @@ class LayeredBranch(Branch):
     def slope(self) -> float:
         """The product of the slopes of the activations."""
         return math.prod([a.slope for a in self.each_activation()])
+
+
+class VectorBranch(LayeredBranch):
+    """A layered branch of vectors (B, features).
+
+    Arguments:
+        features: The dimension d of x.
+        hidden_features: The features that each hidden layer gives.
+        shapes: Those of the weights, which are matrices.
+
+    The other arguments are those of `LayeredBranch`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden_features: Sequence[int],
+        shapes: Sequence[tuple[int, int]],
+        lipschitz: float,
+        context_features: int | None,
+        activations: Sequence[Activation],
+    ) -> None:
+        super().__init__(shapes, matrix_norms, lipschitz, context_features, activations)
+        self.features = features
+        self.hidden_features = tuple(hidden_features)
+
+    def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        dtype = self.weights[0].dtype
+        check_input("x", x, self.features, dtype)
+        check_context(context, self.context_features, dtype)
+
+    def extra_repr(self) -> str:
+        return (
+            f"features={self.features}, hidden_features={self.hidden_features}, "
+            f"lipschitz={self.lipschitz}, context_features={self.context_features}"
+        )

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from iresnet_flows.checks import check_context, check_features, check_input
+from iresnet_flows.checks import check_features
 from iresnet_flows.lipschitz.activations import Activation
-from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
-from iresnet_flows.lipschitz.norms import matrix_norms
+from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
 from iresnet_flows.maps.linear import Matrix
 from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes
 
@@ -24,7 +23,7 @@ class LipschitzPerceptron(Perceptron):
     lipschitz: Tensor
 
 
-class LipschitzMLP(LayeredBranch):
+class LipschitzMLP(VectorBranch):
     r"""A multilayer perceptron whose Lipschitz constant is bounded by construction.
 
     .. math:: g(x; c) = \tilde W_L\, s_{L-1}\, a(\cdots s_1\, a(\tilde W_1 x + b_1 + U_1 c)
@@ -81,9 +80,9 @@ class LipschitzMLP(LayeredBranch):
         check_features("features", features)
         activations = make_activations(hidden_features, activation)
         shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
-        super().__init__(shapes, matrix_norms, lipschitz, context_features, activations)
-        self.features = features
-        self.hidden_features = tuple(hidden_features)
+        super().__init__(
+            features, hidden_features, shapes, lipschitz, context_features, activations
+        )
         self.reset_parameters()
 
     def at(self, context: Tensor | None = None) -> LipschitzPerceptron:
@@ -92,14 +91,3 @@ class LipschitzMLP(LayeredBranch):
         biases, activations = self.conditioned(context)
         maps = tuple(Matrix(weight) for weight in weights)
         return LipschitzPerceptron(maps, biases, activations, bound)
-
-    def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        dtype = self.weights[0].dtype
-        check_input("x", x, self.features, dtype)
-        check_context(context, self.context_features, dtype)
-
-    def extra_repr(self) -> str:
-        return (
-            f"features={self.features}, hidden_features={self.hidden_features}, "
-            f"lipschitz={self.lipschitz}, context_features={self.context_features}"
-        )

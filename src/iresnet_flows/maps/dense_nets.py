@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.maps.jacobians import Jacobian, gather, spread
+from iresnet_flows.maps.jacobians import Jacobian, add_up, gather, spread
 from iresnet_flows.maps.linear import LinearMap, Matrix
 from iresnet_flows.maps.perceptrons import Nonlinearity, Perceptron
-from iresnet_flows.maps.traces import one_layer_traces, two_layer_trace
+from iresnet_flows.maps.traces import cheap_traces, one_layer_traces, two_layer_trace
 
 __all__ = ["DenseJacobian", "DensePerceptron"]
 
@@ -79,14 +79,14 @@ class DenseJacobian(Jacobian):
             x, z = inputs.pop(), entries.pop()
             old, new = split(w, slopes)
             kept_bar.append((old * x).sum())
-            slopes_bar.append((new.unflatten(2, slopes.shape[1:3]) * z.unsqueeze(2)).sum(0))
+            slopes_bar.append(add_up(new.unflatten(2, slopes.shape[1:3]) * z.unsqueeze(2), 0))
             pulled = gather(slopes, new)
             weights.append(linear.cotangent(pulled, x))
             w = kept * old + linear.transposed(pulled)
         return *weights[::-1], *slopes_bar[::-1], torch.stack(kept_bar[::-1])
 
     def known_traces(self, count: int) -> int:
-        return min(count, {1: 2, 2: 1}.get(len(self.slopes), 0))
+        return min(count, cheap_traces(len(self.slopes)))
 
     def traces(self, count: int) -> tuple[Tensor, ...]:
         known = self.known_traces(count)

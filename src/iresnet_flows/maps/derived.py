@@ -15,8 +15,8 @@ __all__ = ["Linear", "Negative", "Transposed"]
 
 
 @dataclass(frozen=True)
-class Transposed(Jacobian):
-    """The transposed Jacobians."""
+class Derived(Jacobian):
+    """Jacobians that depend on what others depend on."""
 
     jacobian: Jacobian
 
@@ -29,8 +29,19 @@ class Transposed(Jacobian):
         return self.jacobian.tensors
 
     @property
-    def rebuild(self) -> Callable[..., Transposed]:
-        return partial(transpose, self.jacobian.rebuild)
+    def rebuild(self) -> Callable[..., Derived]:
+        return partial(derive, type(self), self.jacobian.rebuild)
+
+    def take(self, rows: Tensor) -> Derived:
+        return type(self)(self.jacobian.take(rows))
+
+
+def derive(kind: type[Derived], rebuild: Callable[..., Jacobian], *tensors: Tensor) -> Derived:
+    return kind(rebuild(*tensors))
+
+
+class Transposed(Derived):
+    """The transposed Jacobians."""
 
     def apply(self, v: Tensor) -> Tensor:
         return self.jacobian.apply_transposed(v)
@@ -38,34 +49,12 @@ class Transposed(Jacobian):
     def apply_transposed(self, w: Tensor) -> Tensor:
         return self.jacobian.apply(w)
 
-    def take(self, rows: Tensor) -> Transposed:
-        return Transposed(self.jacobian.take(rows))
-
     def dense(self) -> Tensor:
         return self.jacobian.dense().mT
 
 
-def transpose(rebuild: Callable[..., Jacobian], *tensors: Tensor) -> Transposed:
-    return Transposed(rebuild(*tensors))
-
-
-@dataclass(frozen=True)
-class Negated(Jacobian):
+class Negated(Derived):
     """The Jacobians with the other sign."""
-
-    jacobian: Jacobian
-
-    @property
-    def batch_event(self) -> tuple[int, ...]:
-        return self.jacobian.batch_event
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.jacobian.tensors
-
-    @property
-    def rebuild(self) -> Callable[..., Negated]:
-        return partial(negate, self.jacobian.rebuild)
 
     def apply(self, v: Tensor) -> Tensor:
         return -self.jacobian.apply(v)
@@ -73,15 +62,8 @@ class Negated(Jacobian):
     def apply_transposed(self, w: Tensor) -> Tensor:
         return -self.jacobian.apply_transposed(w)
 
-    def take(self, rows: Tensor) -> Negated:
-        return Negated(self.jacobian.take(rows))
-
     def dense(self) -> Tensor:
         return -self.jacobian.dense()
-
-
-def negate(rebuild: Callable[..., Jacobian], *tensors: Tensor) -> Negated:
-    return Negated(rebuild(*tensors))
 
 
 @dataclass(frozen=True)
