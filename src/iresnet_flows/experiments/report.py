@@ -14,6 +14,7 @@ from rich.table import Table
 
 from iresnet_flows.experiments.contenders import CONTENDERS, Contender
 from iresnet_flows.experiments.datasets import Dataset
+from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_text
 
 __all__ = ["terminal_tables", "write_page", "write_table"]
@@ -71,11 +72,15 @@ TERMINAL = {
 def write_table(path: Path, record: dict[str, Any]) -> None:
     """The table in Markdown, properties and measures, one line a model."""
     heads = ["model", *PROPERTIES.values(), *MEASURES.values()]
-    lines = [heads, ["---"] * len(heads)]
-    for row in record["rows"]:
-        marks = [mark(row, name) for name in PROPERTIES]
-        lines.append([CONTENDERS[row["model"]].title, *marks, *(cell(row, m) for m in MEASURES)])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [
+        [
+            CONTENDERS[row["model"]].title,
+            *(mark(row, name) for name in PROPERTIES),
+            *(cell(row, name) for name in MEASURES),
+        ]
+        for row in record["rows"]
+    ]
+    text = markdown_table(heads, rows)
     notes = [f"`{record['command']}`", summary(record["lead"]), *footnotes(record)]
     write_text(path, f"{text}\n\n" + "\n\n".join(notes) + "\n")
 

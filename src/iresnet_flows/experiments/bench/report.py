@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from iresnet_flows.experiments.bench.rows import Row
+from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
 
 __all__ = ["LEGEND", "tally", "terminal_tables", "write_report"]
@@ -66,21 +67,17 @@ def write_report(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> N
     """bench.json and bench.md, each whole or as it was before."""
     write_json(folder / "bench.json", {**record, "rows": [row.record() for row in rows]})
 
-    lines = [
-        # A bar within a cell would end it.
-        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |"
-        for line in (HEADS, ["---"] * len(HEADS), *map(cells, rows))
+    parts = [
+        markdown_table(HEADS, map(cells, rows)),
+        LEGEND,
+        *(f"* {note}" for note in record["notes"]),
     ]
-    parts = ["\n".join(lines), LEGEND, *(f"* {note}" for note in record["notes"])]
     parts.append(f"`{record['command']}`")
     parts.append(", ".join(f"{name} {value}" for name, value in record["versions"].items()))
     how = (f"{name} {value:g}" for name, value in record["settings"].items())
     parts.append(f"Repeats: {', '.join(how)}.")
-    heads = "| contestant | network | parameters |\n| --- | --- | --- |"
-    counts = [
-        f"| {p['contestant']} | {p['net']} | {p['parameters']:,} |" for p in record["parameters"]
-    ]
-    parts.append("\n".join([heads, *counts]))
+    counts = [[p["contestant"], p["net"], f"{p['parameters']:,}"] for p in record["parameters"]]
+    parts.append(markdown_table(["contestant", "network", "parameters"], counts))
     if not record["finished"]:
         parts.append("This run was stopped before its end.")
     write_text(folder / "bench.md", "\n\n".join(parts) + "\n")
