@@ -31,6 +31,7 @@ from iresnet_flows.errors import DataError, InverseNotConverged, MissingExtra, U
 from iresnet_flows.experiments.contenders import CONTENDERS
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.datasets import Dataset
+from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.runs import Run, standard_error, test
 from iresnet_flows.experiments.storage import output_folder, read_json, write_json, write_text
 from iresnet_flows.experiments.training import Budget, Diverged, Training, fit
@@ -294,15 +295,15 @@ def steps(runs: Runs, data_name: str, name: str) -> str:
 
 def page(runs: Runs, names: Sequence[str], sets: Sequence[str]) -> str:
     """Both tables in Markdown."""
-    lines = []
+    tables = []
     for title, cell in (("test loss in nats", loss), ("training steps", steps)):
-        lines += [f"| {title} | {' | '.join(sets)} | seeds |", "|---" * (len(sets) + 2) + "|"]
+        rows = []
         for name in names:
             counts = {len(runs.get((s, name), [])) for s in sets}
             seeds = "-".join(str(c) for c in sorted({min(counts), max(counts)}))
-            lines.append(f"| {name} | {' | '.join(cell(runs, s, name) for s in sets)} | {seeds} |")
-        lines.append("")
-    return "\n".join(lines)
+            rows.append([name, *(cell(runs, s, name) for s in sets), seeds])
+        tables.append(markdown_table([title, *sets, "seeds"], rows) + "\n")
+    return "\n".join(tables)
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
