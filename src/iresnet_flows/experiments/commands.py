@@ -16,6 +16,7 @@ __all__ = ["app"]
 
 INTERRUPTED = 130
 MINUTES = 1.0
+STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes on."
 
 app = typer.Typer(
     name="iresnet-flows",
@@ -84,14 +85,63 @@ def compare(
         try:
             rows = run(settings, dataset, contenders, here, resume, command, console)
         except KeyboardInterrupt:
-            console.print(
-                f"\nStopped. What is done is in {here}; the same command with --resume goes on."
-            )
+            console.print(STOPPED.format(here))
             raise typer.Exit(INTERRUPTED) from None
         for table in terminal_tables(rows):
             console.print(table)
         console.print("* the paper's Table 1 says otherwise")
         console.print(f"The page is at {here / 'report.html'}")
+
+
+@app.command()
+def reproduce(
+    what: Annotated[str, typer.Argument(help="posteriors.")],
+    scale: Annotated[str, typer.Option(help="quick, or paper for ten minutes a fit.")] = "quick",
+    targets: Annotated[
+        str | None, typer.Option(help="Comma-separated, sbibm's names and eight_schools.")
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Comma-separated names of guides and estimators.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Default: 0, 1 and 2.")] = None,
+    observation: Annotated[int, typer.Option(help="sbibm's, 1 to 10.")] = 1,
+    out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("iresnet-report"),
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time, of one thread each. Default: the cores.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data sets of files are.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,
+) -> None:
+    """Measure approximate posteriors against reference draws, ours beside others."""
+    if what != "posteriors":
+        raise UsageError(f"unknown study {what!r}: there is posteriors.")
+
+    from iresnet_flows.experiments.posteriors.report import terminal_report
+    from iresnet_flows.experiments.posteriors.study import cores, settled
+    from iresnet_flows.experiments.posteriors.study import study as run
+    from iresnet_flows.experiments.storage import output_folder
+
+    settings = settled(
+        scale,
+        targets.split(",") if targets is not None else None,
+        models.split(",") if models is not None else None,
+        seed,
+        observation,
+    )
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, got {jobs}.")
+    folder = output_folder(out)
+
+    console = Console()
+    command = shlex.join(["iresnet-flows", *sys.argv[1:]])
+    try:
+        outcomes = run(settings, data_dir, folder, jobs or cores(), resume, command, console)
+    except KeyboardInterrupt:
+        console.print(STOPPED.format(folder))
+        raise typer.Exit(INTERRUPTED) from None
+    for part in terminal_report(outcomes):
+        console.print(part)
+    console.print(f"The tables are at {folder / 'posteriors.md'}")
 
 
 @app.command()

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import platform
-import shutil
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +14,20 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments import costs, figures
 from iresnet_flows.experiments.contenders import Contender, build
 from iresnet_flows.experiments.datasets import Dataset
 from iresnet_flows.experiments.properties import Properties, measure
 from iresnet_flows.experiments.report import write_page, write_table
 from iresnet_flows.experiments.runs import Run, standard_error, train
-from iresnet_flows.experiments.storage import read_json, write_json
+from iresnet_flows.experiments.storage import claim_folder, write_json
 from iresnet_flows.experiments.training import Budget, prepared, quiet
+from iresnet_flows.experiments.versions import versions
 
 __all__ = ["Settings", "compare"]
 
 PROBED_ROWS = 64
+PACKAGES = ("nflows", "torchdiffeq", "lightning", "numpy")
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def compare(
     """
     for contender in contenders:
         build(contender, dataset.features)
-    prepare_folder(settings, folder, resume)
+    claim_folder(folder, asdict(settings), resume, ["runs"])
 
     runs: dict[str, list[Run]] = {}
     columns = (
@@ -121,7 +119,7 @@ def compare(
         "seeds": list(settings.seeds),
         "command": command,
         "settings": asdict(settings),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "rows": rows,
         "lead": lead(runs),
     }
@@ -129,27 +127,6 @@ def compare(
     write_table(folder / "table1.md", record)
     write_page(folder / "report.html", record, dataset, contenders, folder / "figures")
     return rows
-
-
-def prepare_folder(settings: Settings, folder: Path, resume: bool) -> None:
-    """A folder for these settings: the one that was left, or a clean one."""
-    kept = folder / "settings.json"
-    if resume:
-        if not kept.exists():
-            raise UsageError(f"nothing to resume in {folder}: leave out --resume.")
-        before, now = read_json(kept), asdict(settings)
-        for name, value in now.items():
-            asked = list(value) if isinstance(value, tuple) else value
-            if before[name] != asked:
-                raise UsageError(
-                    f"{folder} was begun with {name} {before[name]}, not {asked}: give the same "
-                    "command, or leave out --resume to begin anew."
-                )
-        return
-
-    if (folder / "runs").exists():
-        shutil.rmtree(folder / "runs")
-    write_json(kept, asdict(settings))
 
 
 def row(contender: Contender, runs: list[Run], dataset: Dataset) -> dict[str, Any]:
@@ -212,14 +189,3 @@ def lead(runs: dict[str, list[Run]]) -> dict[str, Any] | None:
         "nats": statistics.fmean(gaps),
         "standard_error": standard_error(gaps),
     }
-
-
-def versions() -> dict[str, str]:
-    names = ("iresnet-flows", "torch", "nflows", "torchdiffeq", "lightning", "numpy")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found | {"threads": str(torch.get_num_threads()), "machine": platform.machine()}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from iresnet_flows.errors import UsageError
 
-__all__ = ["output_folder", "read_json", "write", "write_json", "write_text"]
+__all__ = ["claim_folder", "output_folder", "read_json", "write", "write_json", "write_text"]
 
 
 def output_folder(path: Path) -> Path:
@@ -31,6 +32,39 @@ def output_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError(f"{path} cannot be written to: change its rights or name another --out.")
     return path
+
+
+def claim_folder(
+    folder: Path, settings: dict[str, Any], resume: bool, contents: Sequence[str]
+) -> None:
+    """Make it the folder of these settings: the one that was left, or a clean one.
+
+    Arguments:
+        folder: The folder.
+        settings: What the work is made of.
+        resume: Go on with what is there.
+        contents: The folders within that hold the work, and are cleared otherwise.
+
+    Raises:
+        UsageError: There is nothing to resume, or it was begun with other settings.
+    """
+    kept = folder / "settings.json"
+    if resume:
+        if not kept.exists():
+            raise UsageError(f"nothing to resume in {folder}: leave out --resume.")
+        before, now = read_json(kept), json.loads(json.dumps(finite(settings)))
+        for name, value in now.items():
+            if before.get(name) != value:
+                raise UsageError(
+                    f"{folder} was begun with {name} {before.get(name)}, not {value}: give the "
+                    "same command, or leave out --resume to begin anew."
+                )
+        return
+
+    for name in contents:
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+    write_json(kept, settings)
 
 
 def write(path: Path, save: Callable[[Path], None]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ from iresnet_flows.experiments.bench import accuracy, bounds, growth, memory, sp
 from iresnet_flows.experiments.bench.contestants import EQUAL, OURS
 from iresnet_flows.experiments.bench.figures import draw
 from iresnet_flows.experiments.bench.flows import build, count
-from iresnet_flows.experiments.bench.peers import Peer, installed_version
+from iresnet_flows.experiments.bench.peers import Peer
 from iresnet_flows.experiments.bench.report import write_report
 from iresnet_flows.experiments.bench.rows import Point, Row
 from iresnet_flows.experiments.bench.settings import Settings
+from iresnet_flows.experiments.versions import versions
 
 __all__ = ["bench"]
 
@@ -83,10 +82,9 @@ def bench(
     tasks = [task for part in MEASURES for task in part.tasks(settings, peers)]
     head = {
         "command": command,
-        "machine": platform.machine(),
         "threads": threads,
         "settings": settings.record(),
-        "versions": versions(peers) | {"threads": str(threads)},
+        "versions": versions(peer.package for peer in peers) | {"threads": str(threads)},
         "parameters": parameters(settings, peers),
         "notes": [f"{c.title}: {c.note}." for c in (EQUAL, *peers) if c.note],
     }
@@ -129,12 +127,3 @@ def parameters(settings: Settings, peers: Sequence[Peer]) -> list[dict[str, Any]
         for case in settings.cases
         for c in (OURS, EQUAL, *peers)
     ]
-
-
-def versions(peers: Sequence[Peer]) -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    try:
-        found["iresnet-flows"] = version("iresnet-flows")
-    except PackageNotFoundError:
-        found["iresnet-flows"] = "not installed"
-    return found | {peer.package: installed_version(peer) for peer in peers}

@@ -7,7 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, seeded
+from iresnet_flows.experiments.versions import installed
 
-__all__ = ["PEERS", "Peer", "chosen", "installed_version", "require_usable"]
+__all__ = ["PEERS", "Peer", "chosen", "require_usable"]
 
 ITERATIONS = 5  # the default of normflows' layers
 
@@ -268,10 +268,6 @@ def require_usable(peer: Peer) -> None:
         ValueError,
     ) as e:
         raise UsageError(
-            f"{peer.package} {installed_version(peer)} cannot be measured ({e}): install another "
+            f"{peer.package} {installed(peer.package)} cannot be measured ({e}): install another "
             "version, or leave it out of --against."
         ) from e
-
-
-def installed_version(peer: Peer) -> str:
-    return version(peer.package)

@@ -1,0 +1,1 @@
+"""Posteriors that are known, and what approximates them."""

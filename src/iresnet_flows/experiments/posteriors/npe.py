@@ -1,0 +1,102 @@
+"""Neural posterior estimation by sbi, with its own density estimators and with ours."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from sbi.inference import NPE
+from sbi.inference.posteriors import DirectPosterior
+from sbi.neural_nets import posterior_nn
+from torch import Tensor
+
+from iresnet_flows.experiments.posteriors.targets import TaskTarget
+from iresnet_flows.experiments.posteriors.tasks import Simulator
+from iresnet_flows.sbi import build_iresnet
+
+__all__ = ["ESTIMATORS", "Estimator", "Trained", "train", "weigh"]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A density estimator.
+
+    Arguments:
+        title: What tables call it.
+        make: What `NPE` asks for, without arguments.
+    """
+
+    title: str
+    make: Callable[[], Callable[..., Any]]
+
+
+def ours() -> Callable[..., Any]:
+    return build_iresnet
+
+
+ESTIMATORS = {
+    "maf": Estimator("MAF (sbi)", partial(posterior_nn, "maf")),
+    "nsf": Estimator("NSF (sbi)", partial(posterior_nn, "nsf")),
+    "zuko_nsf": Estimator("NSF (zuko)", partial(posterior_nn, "zuko_nsf")),
+    "i-resnet": Estimator("i-ResNet", ours),
+}
+
+
+@dataclass
+class Trained:
+    """A trained estimator of p(theta | x).
+
+    Arguments:
+        posterior: It, with the observation in place.
+        parameters: How many it has.
+        epochs: After how many sbi's early stopping was satisfied.
+        seconds: The time that they took.
+    """
+
+    posterior: DirectPosterior
+    parameters: int
+    epochs: int
+    seconds: float
+
+
+def train(target: TaskTarget, estimator: Estimator, simulations: int) -> Trained:
+    """Simulate, and train by sbi's own loop and its defaults. Randomness is torch's.
+
+    Arguments:
+        target: A target whose task is a `Simulator`.
+        estimator: The density estimator.
+        simulations: How many pairs of theta and x.
+    """
+    task = target.task
+    if not isinstance(task, Simulator):
+        raise TypeError(f"{task.title} has no simulator.")
+    theta = task.prior.sample((simulations,))
+    x = task.simulate(theta)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        inference = NPE(task.prior, density_estimator=estimator.make(), show_progress_bars=False)
+        inference.append_simulations(theta, x)
+        start = time.perf_counter()
+        network = inference.train()
+        seconds = time.perf_counter() - start
+        posterior = inference.build_posterior(network).set_default_x(target.observed)
+        logging.disable(logging.NOTSET)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Trained(posterior, parameters, inference.summary["epochs_trained"][-1], seconds)
+
+
+def weigh(target: TaskTarget, posterior: DirectPosterior, draws: int) -> tuple[Tensor, Tensor]:
+    """Draws (N, d) within the prior, and log p(theta, x) - log q(theta), (N,), in nats."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        theta = posterior.sample((draws,), show_progress_bars=False)
+        log_q = posterior.log_prob(theta)
+        log_p = target.task.prior.log_prob(theta) + target.log_likelihood(theta)
+    return theta, log_p - log_q

@@ -1,0 +1,184 @@
+"""All approximations of all posteriors, side by side."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.posteriors.guides import GUIDES
+from iresnet_flows.experiments.posteriors.npe import ESTIMATORS
+from iresnet_flows.experiments.posteriors.report import write_report
+from iresnet_flows.experiments.posteriors.runs import (
+    Effort,
+    Outcome,
+    Spec,
+    keep_reference,
+    perform,
+)
+from iresnet_flows.experiments.posteriors.targets import TARGETS, load_target
+from iresnet_flows.experiments.posteriors.tasks import TASKS, Simulator
+from iresnet_flows.experiments.storage import claim_folder
+
+__all__ = ["Settings", "cores", "settled", "study"]
+
+METHODS = {"guides": tuple(GUIDES), "npe": tuple(ESTIMATORS)}
+SEEDS = (0, 1, 2)
+OBSERVATIONS = 10
+EFFORTS = {
+    "quick": Effort(seconds=20, simulations=10_000, draws=5_000),
+    "paper": Effort(seconds=600, simulations=10_000, draws=10_000),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Arguments:
+        targets: Names of `TARGETS`.
+        methods: Names of guides and of estimators.
+        seeds: The seeds of each.
+        effort: How much is spent on each run.
+        observation: The number of the observation, of tasks that have several.
+    """
+
+    targets: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    effort: Effort
+    observation: int
+
+
+def study(
+    settings: Settings,
+    data_dir: Path | None,
+    folder: Path,
+    jobs: int,
+    resume: bool,
+    command: str,
+    console: Console,
+) -> list[Outcome]:
+    """Make and measure every approximation; write the tables and the figures.
+
+    Runs share no state and have one thread each, so that equal time is equal work while there are
+    no more jobs than cores.
+
+    Raises:
+        DataError: The reference draws of a target are missing or cannot be used.
+        UsageError: `resume` was asked for with other settings, or there is nothing to do.
+        KeyboardInterrupt: As given; the runs that were finished stay for `resume`.
+    """
+    specs = planned(settings, data_dir, folder)
+    for target in settings.targets:
+        load_target(target, data_dir, settings.observation)
+    claim_folder(folder, asdict(settings), resume, ("runs", "references", "figures"))
+
+    firsts = list({spec.target: spec for spec in specs}.values())
+    outcomes: list[Outcome] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, prepare) as pool, Progress(*columns, console=console) as progress:
+        task = progress.add_task("reference draws", total=len(firsts))
+        for _ in pool.imap_unordered(keep_reference, firsts):
+            progress.advance(task)
+        task = progress.add_task("approximations", total=len(specs))
+        for outcome in pool.imap_unordered(perform, specs):
+            outcomes.append(outcome)
+            progress.advance(task)
+    write_report(folder, outcomes, asdict(settings), command)
+    return outcomes
+
+
+def planned(settings: Settings, data_dir: Path | None, folder: Path) -> list[Spec]:
+    """The runs, seed by seed, so that a study that was stopped has something of everything."""
+    specs = [
+        Spec(
+            kind,
+            target,
+            method,
+            seed,
+            settings.effort,
+            settings.observation,
+            data_dir,
+            folder,
+            drawn=seed == settings.seeds[0],
+        )
+        for seed in settings.seeds
+        for kind, methods in METHODS.items()
+        for target in settings.targets
+        if kind == "guides" or simulated(target)
+        for method in methods
+        if method in settings.methods
+    ]
+    if not specs:
+        raise UsageError(
+            f"nothing to do: none of {', '.join(settings.methods)} goes with "
+            f"{', '.join(settings.targets)}."
+        )
+    return specs
+
+
+def simulated(target: str) -> bool:
+    return isinstance(TASKS.get(target), Simulator)
+
+
+def prepare() -> None:
+    """A process of one thread that leaves Ctrl-C to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def settled(
+    scale: str,
+    targets: Sequence[str] | None,
+    methods: Sequence[str] | None,
+    seeds: Sequence[int] | None,
+    observation: int,
+) -> Settings:
+    """The settings of a command line.
+
+    Raises:
+        UsageError: A name is unknown, or the observation is not one of ten.
+    """
+    if scale not in EFFORTS:
+        raise UsageError(f"--scale must be one of {', '.join(EFFORTS)}, got {scale!r}.")
+    if not 1 <= observation <= OBSERVATIONS:
+        raise UsageError(f"--observation must be 1 to {OBSERVATIONS}, got {observation}.")
+    known = tuple(dict.fromkeys(name for names in METHODS.values() for name in names))
+    return Settings(
+        chosen("--targets", targets, TARGETS),
+        chosen("--models", methods, known),
+        tuple(dict.fromkeys(seeds or SEEDS)),
+        EFFORTS[scale],
+        observation,
+    )
+
+
+def chosen(option: str, asked: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """The names asked for, or all."""
+    names = tuple(dict.fromkeys(asked or known))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"{option}: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
+    return names
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )

@@ -1,0 +1,172 @@
+"""Posteriors as Pyro models, each with draws to compare with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import HalfCauchy, Normal, TransformedDistribution
+from pyro.distributions.transforms import ExpTransform
+from pyro.infer import MCMC, NUTS
+from torch import Tensor
+
+from iresnet_flows.errors import DataError
+from iresnet_flows.experiments.bundled import data_folder
+from iresnet_flows.experiments.files import read_npy
+from iresnet_flows.experiments.posteriors.tasks import TASKS, Task
+
+__all__ = ["TARGETS", "EightSchools", "Target", "TaskTarget", "load_target"]
+
+
+class Target(ABC):
+    """A Pyro model, and draws of its posterior to compare with.
+
+    Attributes:
+        title: What tables call it.
+        labels: The names of the d parameters.
+    """
+
+    title: str
+    labels: tuple[str, ...]
+
+    @abstractmethod
+    def parameters(self) -> Tensor:
+        """The parameters (*B, d), each drawn from its prior by `pyro.sample`."""
+
+    @abstractmethod
+    def log_likelihood(self, parameters: Tensor) -> Tensor:
+        """log p(data | parameters) in nats, (*B,)."""
+
+    @abstractmethod
+    def reference(self) -> Tensor:
+        """Draws of the posterior, (N, d)."""
+
+    def model(self, power: float = 1.0) -> None:
+        """The joint density p(parameters) p(data | parameters)^power."""
+        pyro.factor("likelihood", power * self.log_likelihood(self.parameters()))
+
+    def collect(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The parameters (*B, d) of what a guide has drawn."""
+        return poutine.condition(self.parameters, data=dict(values))()
+
+
+class TaskTarget(Target):
+    """A task of sbibm with one of its ten observations.
+
+    Arguments:
+        task: The task.
+        observed: The data x.
+        draws: The reference draws (N, d) that come with them.
+    """
+
+    def __init__(self, task: Task, observed: Tensor, draws: Tensor) -> None:
+        self.task = task
+        self.observed = observed
+        self.draws = draws
+        self.title = task.title
+        self.labels = tuple(f"theta {i + 1}" for i in range(draws.shape[-1]))
+
+    def parameters(self) -> Tensor:
+        return pyro.sample("theta", self.task.prior)
+
+    def log_likelihood(self, parameters: Tensor) -> Tensor:
+        return self.task.log_likelihood(parameters, self.observed)
+
+    def reference(self) -> Tensor:
+        return self.draws
+
+
+class EightSchools(Target):
+    """What coaching did in eight schools: a funnel of effects and their scale (Rubin, 1981).
+
+    mu ~ Normal(0, 5), tau ~ HalfCauchy(5), theta_j ~ Normal(mu, tau), y_j ~ Normal(theta_j, s_j),
+    in the parameters mu, log tau and theta.
+
+    Arguments:
+        draws: How many reference draws.
+        warmup: The steps before them in which NUTS adapts.
+        seed: That of NUTS.
+    """
+
+    title = "eight schools"
+    labels = ("mu", "log tau", *(f"theta {i + 1}" for i in range(8)))
+    effects = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+    errors = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+    def __init__(self, draws: int = 10_000, warmup: int = 1_000, seed: int = 0) -> None:
+        self.draws = draws
+        self.warmup = warmup
+        self.seed = seed
+
+    def hyperparameters(self) -> tuple[Tensor, Tensor]:
+        mu = pyro.sample("mu", Normal(0.0, 5.0))
+        scale = TransformedDistribution(HalfCauchy(5.0), [ExpTransform().inv])
+        return mu, pyro.sample("log_tau", scale)
+
+    def parameters(self) -> Tensor:
+        mu, log_tau = self.hyperparameters()
+        effects = Normal(mu.unsqueeze(-1), log_tau.exp().unsqueeze(-1))
+        theta = pyro.sample("theta", effects.expand((*mu.shape, 8)).to_event(1))
+        return torch.cat([mu.unsqueeze(-1), log_tau.unsqueeze(-1), theta], -1)
+
+    def log_likelihood(self, parameters: Tensor) -> Tensor:
+        return Normal(parameters[..., 2:], self.errors).log_prob(self.effects).sum(-1)
+
+    def reference(self) -> Tensor:
+        """By NUTS on standardised effects, (theta - mu) / tau, which do not form a funnel."""
+
+        def model() -> None:
+            mu, log_tau = self.hyperparameters()
+            z = pyro.sample("z", Normal(torch.zeros(8), 1.0).to_event(1))
+            theta = mu + log_tau.exp() * z
+            pyro.sample("y", Normal(theta, self.errors).to_event(1), obs=self.effects)
+
+        with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
+            torch.manual_seed(self.seed)
+            kernel = NUTS(
+                model, target_accept_prob=0.95, jit_compile=True, ignore_jit_warnings=True
+            )
+            chain = MCMC(kernel, self.draws, self.warmup, disable_progbar=True)
+            chain.run()
+        drawn = chain.get_samples()
+        mu, log_tau = drawn["mu"].unsqueeze(-1), drawn["log_tau"].unsqueeze(-1)
+        return torch.cat([mu, log_tau, mu + log_tau.exp() * drawn["z"]], -1)
+
+
+TARGETS = (*TASKS, "eight_schools")
+
+
+def load_target(name: str, data_dir: Path | None, observation: int = 1) -> Target:
+    """A target by its name.
+
+    Arguments:
+        name: One of `TARGETS`.
+        data_dir: The folder that holds `sbibm/`; None: that of IRESNET_FLOWS_DATA, or
+            `~/.cache/iresnet_flows`.
+        observation: The number of the observation, 1 to 10.
+
+    Raises:
+        DataError: A file is missing or cannot be used.
+    """
+    if name == "eight_schools":
+        return EightSchools()
+    task = TASKS[name]
+    folder = data_folder(data_dir) / "sbibm" / name
+    paths = [folder / f"{kind}_{observation}.npy" for kind in ("observation", "reference")]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{name}: no {', '.join(missing)} in {folder}: put sbibm's there, or name the folder "
+            f"that holds sbibm/{name}/ with --data-dir or IRESNET_FLOWS_DATA."
+        )
+    observed, draws = (torch.from_numpy(read_npy(path).values).float() for path in paths)
+    features = task.prior.event_shape[0]
+    if draws.shape[-1] != features:
+        raise DataError(
+            f"{paths[1]}: {draws.shape[-1]} columns, and {name} has {features} parameters."
+        )
+    return TaskTarget(task, observed[0], draws)
