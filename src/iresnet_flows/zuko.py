@@ -26,14 +26,26 @@ except ImportError as error:
 __all__ = ["IResNet", "InvertibleResidual", "LayerLazyTransform"]
 
 
+class OnePassTransform(LayerTransform):
+    """A layer whose `inv` gives value and log-det from one pass too, as zuko asks for them.
+
+    torch's own inverse evaluates the layer once for each. zuko builds a transform for each use,
+    so that there is no latest pair to keep, and no need for the inverse to know of it.
+    """
+
+    @property
+    def inv(self) -> LayerTransform:
+        other = "inverse" if self.explicit == "forward" else "forward"
+        return OnePassTransform(self.layer, other, self.context, self.domain.event_dim, 0)
+
+
 class LayerLazyTransform(LazyTransform):
     """A layer as a zuko `LazyTransform`; the transform that it builds maps data to noise.
 
     Arguments:
         layer: A layer of this package.
         explicit: The side that is the layer itself, ``"forward"`` (fast `log_prob`) or
-            ``"inverse"`` (fast `sample`). Prefer it to ``.inv``, which computes the value twice
-            where the log-det is asked for.
+            ``"inverse"`` (fast `sample`).
         event_dim: The number of dimensions of one event.
     """
 
@@ -46,8 +58,7 @@ class LayerLazyTransform(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> LayerTransform:
         """The transform under the context c, which reads the present parameters when called."""
-        # zuko builds a transform for each use, so that there is no latest pair to keep.
-        return LayerTransform(self.layer, self.explicit, c, self.event_dim, cache_size=0)
+        return OnePassTransform(self.layer, self.explicit, c, self.event_dim, cache_size=0)
 
 
 class InvertibleResidual(LayerLazyTransform):
