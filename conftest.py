@@ -9,6 +9,8 @@ NEEDS = {
     "nflows.py": ("nflows",),
     "pyro.py": ("pyro",),
     "normflows.py": ("normflows",),
+    "zuko.py": ("zuko",),
+    "sbi.py": ("sbi",),
     "ffjord.py": ("torchdiffeq",),
     "bridge.py": HOSTS,
     "experiments": EXPERIMENTS,

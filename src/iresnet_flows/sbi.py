@@ -1,0 +1,117 @@
+"""An i-ResNet as a density estimator of sbi."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from iresnet_flows.errors import MissingExtra
+
+try:
+    from sbi.neural_nets.estimators import ZukoFlow
+    from sbi.utils.nn_utils import get_numel
+    from sbi.utils.sbiutils import (
+        biject_transform_zuko,
+        mcmc_transform,
+        standardizing_net,
+        standardizing_transform_zuko,
+        z_score_parser,
+    )
+    from sbi.utils.user_input_checks import check_data_device
+except ImportError as error:
+    raise MissingExtra("sbi", "sbi") from error
+
+from zuko.lazy import Flow, LazyTransform
+
+from iresnet_flows.zuko import IResNet
+
+__all__ = ["build_iresnet"]
+
+
+def build_iresnet(
+    batch_x: Tensor,
+    batch_y: Tensor,
+    z_score_x: str | None = "independent",
+    z_score_y: str | None = "independent",
+    hidden_features: int | Sequence[int] = 50,
+    num_transforms: int = 5,
+    embedding_net: nn.Module = nn.Identity(),  # noqa: B008 - without state, as in sbi
+    x_dist: Distribution | None = None,
+    **kwargs: Any,
+) -> ZukoFlow:
+    r"""An i-ResNet for :math:`p(x | y)`, to stand beside sbi's `build_maf` and `build_zuko_nsf`.
+
+    As ``density_estimator`` of `NPE` x is the parameters and y the data, of `NLE` the other way
+    around. `log_prob` is explicit, `sample` iterates. In `eval` mode, where sbi validates and
+    samples, the log-det is exact up to 64 features and certified beyond, and never random.
+
+    The result is sbi's `ZukoFlow` rather than its `NFlowsFlow`, which computes a log-det with each
+    sample, and whose `inverse_transform` leaves out the embedding of y, z-scoring included.
+
+    Arguments:
+        batch_x: x, with shape (B, d), for its size and z-scores.
+        batch_y: y, with shape (B, *condition), likewise.
+        z_score_x: ``"none"``, ``"independent"``, ``"structured"`` or
+            ``"transform_to_unconstrained"``, as in sbi's zuko builders.
+        z_score_y: ``"none"``, ``"independent"`` or ``"structured"``.
+        hidden_features: The width of each branch's two hidden layers, or the widths of all.
+        num_transforms: The number of residual blocks.
+        embedding_net: Encodes y, after its z-score.
+        x_dist: Where ``"transform_to_unconstrained"`` finds the support of x; the prior, in `NPE`.
+        kwargs: Further arguments of `IResNet`.
+
+    Raises:
+        ValueError: A z-score is unknown, or needs an `x_dist` with a support.
+
+    Example:
+        >>> import torch
+        >>> theta, x = torch.randn(100, 2), torch.randn(100, 3)
+        >>> estimator = build_iresnet(theta, x, num_transforms=2)
+        >>> estimator.sample((5,), x[:7]).shape
+        torch.Size([5, 7, 2])
+    """
+    check_data_device(batch_x, batch_y)
+    if isinstance(hidden_features, int):
+        hidden_features = (hidden_features, hidden_features)
+
+    flow = IResNet(
+        get_numel(batch_x),
+        get_numel(batch_y, embedding_net=embedding_net),
+        num_transforms,
+        hidden_features,
+        **kwargs,
+    )
+    transforms = [*scored(batch_x, z_score_x, x_dist), *flow.transform.transforms]
+    return ZukoFlow(
+        Flow(transforms, flow.base),
+        embedded(batch_y, z_score_y, embedding_net),
+        input_shape=batch_x[0].shape,
+        condition_shape=batch_y[0].shape,
+    )
+
+
+def scored(
+    batch_x: Tensor, z_score: str | None, x_dist: Distribution | None
+) -> list[LazyTransform]:
+    """What x goes through first."""
+    if z_score == "transform_to_unconstrained":
+        if not hasattr(x_dist, "support"):
+            raise ValueError(
+                "z_score_x='transform_to_unconstrained' needs an x_dist with a support, such as "
+                f"the prior, got {x_dist!r}."
+            )
+        return [biject_transform_zuko(mcmc_transform(x_dist, device=batch_x.device))]
+
+    wanted, structured = z_score_parser(z_score)
+    return [standardizing_transform_zuko(batch_x, structured)] if wanted else []
+
+
+def embedded(batch_y: Tensor, z_score: str | None, embedding_net: nn.Module) -> nn.Module:
+    """What y goes through first."""
+    wanted, structured = z_score_parser(z_score)
+    if not wanted:
+        return embedding_net
+    return nn.Sequential(standardizing_net(batch_y, structured), embedding_net)
