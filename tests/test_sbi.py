@@ -245,7 +245,9 @@ def test_z_scores_standardise_both_sides(name):
     x[:, 1] *= 3
     plain = hostile(build_small(theta, x, z_score_x=None, z_score_y=None)).eval()
     scored = build_small(theta, x, z_score_x=name, z_score_y=name).eval()
-    scored.net.transform.transforms[-6:].load_state_dict(plain.net.transform.transforms.state_dict())
+    scored.net.transform.transforms[-6:].load_state_dict(
+        plain.net.transform.transforms.state_dict()
+    )
 
     (mean, deviation), (x_mean, x_deviation) = Z_SCORES[name](theta), Z_SCORES[name](x)
     expected = plain.log_prob((theta[None] - mean) / deviation, (x - x_mean) / x_deviation)

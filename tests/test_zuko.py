@@ -93,7 +93,10 @@ def test_the_explicit_side_is_the_block_and_the_other_its_inverse(explicit):
 @both_sides
 def test_only_the_solved_side_needs_the_solver(explicit):
     flow = make_flow(explicit, solver=FixedPoint(atol=0.0, rtol=0.0, max_steps=1))
-    explicit_call, solved_call = (lambda: flow().log_prob(points(5))), (lambda: flow().sample((3,)))
+    explicit_call, solved_call = (
+        (lambda: flow().log_prob(points(5))),
+        (lambda: flow().sample((3,))),
+    )
     if explicit == "inverse":
         explicit_call, solved_call = solved_call, explicit_call
 

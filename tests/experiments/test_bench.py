@@ -14,7 +14,8 @@ pytest.importorskip("nflows")
 pytest.importorskip("normflows")
 pytest.importorskip("sklearn")
 
-from iresnet_flows import cli
+from commands import command
+
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.bench import growth, peers, settings
 from iresnet_flows.experiments.bench.bounds import worst_norm
@@ -46,14 +47,6 @@ ROW = {
     *("ratio", "verdict", "rounds", "note", "spread"),
 }
 INSTALLED = [peer for peer in PEERS.values() if peer.installed]
-
-
-def command(monkeypatch, *arguments):
-    """The exit code of the command as a person types it."""
-    monkeypatch.setattr("sys.argv", ["iresnet-flows", "bench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return stop.value.code
 
 
 @pytest.fixture(scope="module")

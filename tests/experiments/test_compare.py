@@ -10,7 +10,8 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("nflows")
 
-from iresnet_flows import cli
+from commands import command
+
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments import contenders, costs, properties
 from iresnet_flows.experiments.contenders import CONTENDERS, build, chosen
@@ -24,14 +25,6 @@ ROW = {
     *("bits_per_dim", "inverse_error", "parameters", "train_seconds", "step_ms", "log_prob_ms"),
     *("sample_ms", "peak_mb"),
 }
-
-
-def command(monkeypatch, *arguments):
-    """The exit code of the command as a person types it."""
-    monkeypatch.setattr("sys.argv", ["iresnet-flows", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    return stop.value.code
 
 
 @pytest.fixture(scope="module")

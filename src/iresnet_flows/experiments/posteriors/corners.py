@@ -18,7 +18,6 @@ from iresnet_flows.experiments.tables import Array
 
 __all__ = ["corner"]
 
-BINS = 48
 MASSES = (0.95, 0.5)
 SMOOTHING = 0.9
 OURS = "#D55E00"
@@ -32,7 +31,8 @@ def corner(
     ours, theirs = draws.double().numpy(), reference[: len(draws)].double().numpy()
     low, high = np.quantile(theirs, [0.0005, 0.9995], axis=0)
     margin = 0.15 * (high - low)
-    edges = [np.linspace(*ends, BINS + 1) for ends in zip(low - margin, high + margin)]
+    bins = 96 if features == 2 else 48
+    edges = [np.linspace(*ends, bins + 1) for ends in zip(low - margin, high + margin)]
 
     size = 1.1 + 1.15 * features
     figure = Figure(figsize=(size + 0.6, size), dpi=110 if features > 4 else 140)
@@ -49,9 +49,10 @@ def corner(
                 plane(axes, ours[:, [j, i]], theirs[:, [j, i]], (edges[j], edges[i]))
             name(axes, labels, i, j)
     handles = [Line2D([], [], color="0.65", lw=6), Line2D([], [], color=OURS)]
-    figure.legend(handles, ["reference", "approximation"], loc="upper right", frameon=False)
-    figure.suptitle(title, fontsize=10)
-    figure.tight_layout(pad=0.4, h_pad=0.15, w_pad=0.15)
+    figure.tight_layout(pad=0.4, h_pad=0.15, w_pad=0.15, rect=(0.012, 0, 1, 0.96))
+    names = ["reference", "approximation"]
+    figure.legend(handles, names, loc="upper right", frameon=False, fontsize=7, ncols=2)
+    figure.text(0.02, 0.99, title, fontsize=9, va="top")
 
     def save(part: Path) -> None:
         figure.savefig(part)

@@ -23,6 +23,9 @@ from iresnet_flows.sbi import build_iresnet
 __all__ = ["ESTIMATORS", "Estimator", "Trained", "train", "weigh"]
 
 
+UNLIMITED = 2**31 - 1  # as in sbi
+
+
 @dataclass(frozen=True)
 class Estimator:
     """A density estimator.
@@ -56,7 +59,7 @@ class Trained:
         posterior: It, with the observation in place.
         parameters: How many it has.
         epochs: After how many sbi's early stopping was satisfied.
-        seconds: The time that they took.
+        seconds: The time that they took, in seconds of the processor.
     """
 
     posterior: DirectPosterior
@@ -65,13 +68,19 @@ class Trained:
     seconds: float
 
 
-def train(target: TaskTarget, estimator: Estimator, simulations: int) -> Trained:
+def train(
+    target: TaskTarget, estimator: Estimator, simulations: int, epochs: int = UNLIMITED
+) -> Trained:
     """Simulate, and train by sbi's own loop and its defaults. Randomness is torch's.
 
     Arguments:
         target: A target whose task is a `Simulator`.
         estimator: The density estimator.
         simulations: How many pairs of theta and x.
+        epochs: The most that sbi may take until its early stopping is satisfied.
+
+    Raises:
+        TypeError: The task has no simulator.
     """
     task = target.task
     if not isinstance(task, Simulator):
@@ -83,9 +92,9 @@ def train(target: TaskTarget, estimator: Estimator, simulations: int) -> Trained
         logging.disable(logging.WARNING)
         inference = NPE(task.prior, density_estimator=estimator.make(), show_progress_bars=False)
         inference.append_simulations(theta, x)
-        start = time.perf_counter()
-        network = inference.train()
-        seconds = time.perf_counter() - start
+        start = time.process_time()
+        network = inference.train(max_num_epochs=epochs)
+        seconds = time.process_time() - start
         posterior = inference.build_posterior(network).set_default_x(target.observed)
         logging.disable(logging.NOTSET)
     parameters = sum(p.numel() for p in network.parameters())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor
@@ -15,9 +14,9 @@ from iresnet_flows.experiments.posteriors.corners import corner
 from iresnet_flows.experiments.posteriors.guides import GUIDES
 from iresnet_flows.experiments.posteriors.measures import Estimate
 from iresnet_flows.experiments.posteriors.targets import Target, load_target
-from iresnet_flows.experiments.storage import read_json, write, write_json
+from iresnet_flows.experiments.storage import read_json, write_json
 
-__all__ = ["Effort", "Outcome", "Spec", "keep_reference", "perform"]
+__all__ = ["Effort", "Outcome", "Spec", "perform"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,15 @@ class Effort:
     """How much is spent on a run.
 
     Arguments:
-        seconds: The time in which a guide is fitted.
+        seconds: The time in which a guide is fitted, on one thread.
         simulations: What a neural estimator learns from.
+        epochs: The most that it is trained for.
         draws: The draws that are weighed, and compared with as many of the reference.
     """
 
     seconds: float
     simulations: int
+    epochs: int
     draws: int
 
 
@@ -65,6 +66,11 @@ class Spec:
     def result(self) -> Path:
         name = f"{self.study}-{self.target}-{self.method}-seed{self.seed}.json"
         return self.folder / "runs" / name
+
+    def load(self) -> Target:
+        return load_target(
+            self.target, self.data_dir, self.observation, self.folder / "references"
+        )
 
 
 @dataclass
@@ -106,17 +112,17 @@ def perform(spec: Spec) -> Outcome:
     """Do what is to be done, or read what was."""
     if spec.result.exists():
         return Outcome.read(spec.result)
-    target = load_target(spec.target, spec.data_dir, spec.observation)
+    target = spec.load()
     outcome = Outcome(spec.study, spec.target, spec.method, spec.seed)
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
         torch.manual_seed(spec.seed)
         try:
             draws, log_weights = APPROXIMATE[spec.study](spec, target, outcome)
-            measure(outcome, spec, draws, log_weights)
+            reference = target.reference()
+            measure(outcome, draws, log_weights, reference)
             if spec.drawn:
                 picture = spec.folder / "figures" / f"{spec.result.stem}.png"
-                title = f"{target.title}: {spec.method}"
-                corner(picture, draws, kept_reference(spec), target.labels, title)
+                corner(picture, draws, reference, target.labels, f"{target.title}: {spec.method}")
         except fits.Diverged as diverged:
             outcome.error = str(diverged)
     write_json(spec.result, asdict(outcome))
@@ -130,7 +136,9 @@ def by_guide(spec: Spec, target: Target, outcome: Outcome) -> tuple[Tensor, Tens
 
 
 def by_estimator(spec: Spec, target: Target, outcome: Outcome) -> tuple[Tensor, Tensor]:
-    trained = npe.train(target, npe.ESTIMATORS[spec.method], spec.effort.simulations)
+    effort = spec.effort
+    estimator = npe.ESTIMATORS[spec.method]
+    trained = npe.train(target, estimator, effort.simulations, effort.epochs)
     outcome.parameters, outcome.seconds = trained.parameters, trained.seconds
     outcome.steps = trained.epochs
     return npe.weigh(target, trained.posterior, spec.effort.draws)
@@ -139,30 +147,10 @@ def by_estimator(spec: Spec, target: Target, outcome: Outcome) -> tuple[Tensor, 
 APPROXIMATE = {"guides": by_guide, "npe": by_estimator}
 
 
-def measure(outcome: Outcome, spec: Spec, draws: Tensor, log_weights: Tensor) -> None:
+def measure(outcome: Outcome, draws: Tensor, log_weights: Tensor, reference: Tensor) -> None:
     sound = draws.isfinite().all(-1) & log_weights.isfinite()
     if not sound.all():
         raise fits.Diverged(f"{int((~sound).sum())} of {len(draws)} draws are not finite")
-    outcome.c2st = measures.c2st(draws, kept_reference(spec), spec.seed)
+    outcome.c2st = measures.c2st(draws, reference, outcome.seed)
     outcome.elbo = measures.elbo(log_weights)
     outcome.efficiency = measures.efficiency(log_weights)
-
-
-def keep_reference(spec: Spec) -> None:
-    """The reference draws of a target, kept in the folder, for some take minutes."""
-    path = reference_path(spec)
-    if not path.exists():
-        draws = load_target(spec.target, spec.data_dir, spec.observation).reference().numpy()
-
-        def save(part: Path) -> None:
-            np.save(part, draws)
-
-        write(path, save)
-
-
-def kept_reference(spec: Spec) -> Tensor:
-    return torch.from_numpy(np.load(reference_path(spec)))
-
-
-def reference_path(spec: Spec) -> Path:
-    return spec.folder / "references" / f"{spec.target}-{spec.observation}.npy"

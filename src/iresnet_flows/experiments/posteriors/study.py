@@ -15,16 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.posteriors.guides import GUIDES
-from iresnet_flows.experiments.posteriors.npe import ESTIMATORS
+from iresnet_flows.experiments.posteriors.npe import ESTIMATORS, UNLIMITED
 from iresnet_flows.experiments.posteriors.report import write_report
 from iresnet_flows.experiments.posteriors.runs import (
     Effort,
     Outcome,
     Spec,
-    keep_reference,
     perform,
 )
-from iresnet_flows.experiments.posteriors.targets import TARGETS, load_target
+from iresnet_flows.experiments.posteriors.targets import TARGETS
 from iresnet_flows.experiments.posteriors.tasks import TASKS, Simulator
 from iresnet_flows.experiments.storage import claim_folder
 
@@ -34,8 +33,8 @@ METHODS = {"guides": tuple(GUIDES), "npe": tuple(ESTIMATORS)}
 SEEDS = (0, 1, 2)
 OBSERVATIONS = 10
 EFFORTS = {
-    "quick": Effort(seconds=20, simulations=10_000, draws=5_000),
-    "paper": Effort(seconds=600, simulations=10_000, draws=10_000),
+    "quick": Effort(seconds=20, simulations=10_000, epochs=UNLIMITED, draws=5_000),
+    "paper": Effort(seconds=600, simulations=10_000, epochs=UNLIMITED, draws=10_000),
 }
 
 
@@ -78,9 +77,9 @@ def study(
         KeyboardInterrupt: As given; the runs that were finished stay for `resume`.
     """
     specs = planned(settings, data_dir, folder)
-    for target in settings.targets:
-        load_target(target, data_dir, settings.observation)
-    claim_folder(folder, asdict(settings), resume, ("runs", "references", "figures"))
+    for spec in specs:
+        spec.load()
+    claim_folder(folder, asdict(settings), resume, ("runs", "figures"))
 
     firsts = list({spec.target: spec for spec in specs}.values())
     outcomes: list[Outcome] = []
@@ -134,6 +133,11 @@ def planned(settings: Settings, data_dir: Path | None, folder: Path) -> list[Spe
 
 def simulated(target: str) -> bool:
     return isinstance(TASKS.get(target), Simulator)
+
+
+def keep_reference(spec: Spec) -> None:
+    """Draw once what every run of the target reads."""
+    spec.load().reference()
 
 
 def prepare() -> None:

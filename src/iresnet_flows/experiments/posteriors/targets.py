@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -18,6 +19,7 @@ from iresnet_flows.errors import DataError
 from iresnet_flows.experiments.bundled import data_folder
 from iresnet_flows.experiments.files import read_npy
 from iresnet_flows.experiments.posteriors.tasks import TASKS, Task
+from iresnet_flows.experiments.storage import write
 
 __all__ = ["TARGETS", "EightSchools", "Target", "TaskTarget", "load_target"]
 
@@ -87,9 +89,9 @@ class EightSchools(Target):
     in the parameters mu, log tau and theta.
 
     Arguments:
-        draws: How many reference draws.
+        kept: The file that keeps the reference draws, for they take minutes; or None.
+        draws: How many there are.
         warmup: The steps before them in which NUTS adapts.
-        seed: That of NUTS.
     """
 
     title = "eight schools"
@@ -97,10 +99,10 @@ class EightSchools(Target):
     effects = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
     errors = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 
-    def __init__(self, draws: int = 10_000, warmup: int = 1_000, seed: int = 0) -> None:
+    def __init__(self, kept: Path | None = None, draws: int = 10_000, warmup: int = 1_000) -> None:
+        self.kept = kept
         self.draws = draws
         self.warmup = warmup
-        self.seed = seed
 
     def hyperparameters(self) -> tuple[Tensor, Tensor]:
         mu = pyro.sample("mu", Normal(0.0, 5.0))
@@ -117,6 +119,18 @@ class EightSchools(Target):
         return Normal(parameters[..., 2:], self.errors).log_prob(self.effects).sum(-1)
 
     def reference(self) -> Tensor:
+        if self.kept is None:
+            return self.sampled()
+        if not self.kept.exists():
+            draws = self.sampled().numpy()
+
+            def save(part: Path) -> None:
+                np.save(part, draws)
+
+            write(self.kept, save)
+        return torch.from_numpy(np.load(self.kept))
+
+    def sampled(self) -> Tensor:
         """By NUTS on standardised effects, (theta - mu) / tau, which do not form a funnel."""
 
         def model() -> None:
@@ -126,7 +140,7 @@ class EightSchools(Target):
             pyro.sample("y", Normal(theta, self.errors).to_event(1), obs=self.effects)
 
         with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(0)
             kernel = NUTS(
                 model, target_accept_prob=0.95, jit_compile=True, ignore_jit_warnings=True
             )
@@ -140,7 +154,9 @@ class EightSchools(Target):
 TARGETS = (*TASKS, "eight_schools")
 
 
-def load_target(name: str, data_dir: Path | None, observation: int = 1) -> Target:
+def load_target(
+    name: str, data_dir: Path | None, observation: int = 1, folder: Path | None = None
+) -> Target:
     """A target by its name.
 
     Arguments:
@@ -148,12 +164,13 @@ def load_target(name: str, data_dir: Path | None, observation: int = 1) -> Targe
         data_dir: The folder that holds `sbibm/`; None: that of IRESNET_FLOWS_DATA, or
             `~/.cache/iresnet_flows`.
         observation: The number of the observation, 1 to 10.
+        folder: Where reference draws that take minutes are kept.
 
     Raises:
         DataError: A file is missing or cannot be used.
     """
     if name == "eight_schools":
-        return EightSchools()
+        return EightSchools(folder / f"{name}.npy" if folder else None)
     task = TASKS[name]
     folder = data_folder(data_dir) / "sbibm" / name
     paths = [folder / f"{kind}_{observation}.npy" for kind in ("observation", "reference")]
@@ -164,9 +181,12 @@ def load_target(name: str, data_dir: Path | None, observation: int = 1) -> Targe
             f"that holds sbibm/{name}/ with --data-dir or IRESNET_FLOWS_DATA."
         )
     observed, draws = (torch.from_numpy(read_npy(path).values).float() for path in paths)
+    require_columns(paths[0], observed, task.observed, f"{name} observes {task.observed} numbers")
     features = task.prior.event_shape[0]
-    if draws.shape[-1] != features:
-        raise DataError(
-            f"{paths[1]}: {draws.shape[-1]} columns, and {name} has {features} parameters."
-        )
+    require_columns(paths[1], draws, features, f"{name} has {features} parameters")
     return TaskTarget(task, observed[0], draws)
+
+
+def require_columns(path: Path, table: Tensor, count: int, why: str) -> None:
+    if table.shape[-1] != count:
+        raise DataError(f"{path}: {table.shape[-1]} columns, and {why}.")

@@ -28,10 +28,12 @@ class Task(ABC):
     Attributes:
         title: What tables call it.
         prior: That of theta.
+        observed: The number of data.
     """
 
     title: str
     prior: TorchDistribution
+    observed: int
 
     @abstractmethod
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
@@ -56,6 +58,7 @@ class TwoMoons(Simulator):
 
     title = "two moons"
     prior = box(-1.0, 1.0, 2)
+    observed = 2
     radius, width, centre = 0.1, 0.01, 0.25
     edge = 0.001
 
@@ -88,6 +91,7 @@ class GaussianMixture(Task):
 
     title = "Gaussian mixture"
     prior = box(-10.0, 10.0, 2)
+    observed = 2
     scales = (1.0, 0.1)
 
     def log_likelihood(self, theta: Tensor, x: Tensor) -> Tensor:
@@ -105,6 +109,7 @@ class Slcp(Simulator):
     title = "SLCP"
     prior = box(-3.0, 3.0, 5)
     points = 4
+    observed = 2 * points
     least = 1e-6
 
     def simulate(self, theta: Tensor) -> Tensor:
@@ -135,6 +140,7 @@ class GaussianLinear(Task):
     """A normal mean with known covariance and a normal prior, or with a uniform one."""
 
     variance = 0.1
+    observed = 10
 
     def __init__(self, title: str, prior: TorchDistribution) -> None:
         self.title = title
@@ -153,6 +159,7 @@ class BernoulliGlm(Task):
 
     title = "Bernoulli GLM"
     delays, bins, stimulus_seed = 9, 100, 42
+    observed = 1 + delays
 
     def __init__(self) -> None:
         self.design = self.delayed()

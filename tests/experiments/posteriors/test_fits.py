@@ -1,0 +1,71 @@
+"""Every family of guides learns, and the time it is given is the time it takes."""
+
+import pytest
+import torch
+
+pytest.importorskip("pyro")
+pytest.importorskip("sbi")
+
+import pyro
+
+from iresnet_flows.experiments.posteriors import npe
+from iresnet_flows.experiments.posteriors.fits import Diverged, fit, power
+from iresnet_flows.experiments.posteriors.guides import GUIDES
+from iresnet_flows.experiments.posteriors.measures import elbo, weigh
+from iresnet_flows.experiments.posteriors.targets import TaskTarget
+from iresnet_flows.experiments.posteriors.tasks import TASKS
+
+
+@pytest.fixture(autouse=True)
+def _own_store():
+    with pyro.get_param_store().scope():
+        yield
+
+
+@pytest.fixture
+def target():
+    x = torch.tensor([1.0, -2.0])
+    return TaskTarget(TASKS["gaussian_mixture"], x, torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_every_guide_learns(name, target):
+    recipe = GUIDES[name]
+    start = recipe.make(target.model)
+    start()
+    before = elbo(weigh(target, start, 500)[1])
+    found = fit(target, recipe, seconds=1.5)
+    after = elbo(weigh(target, found.guide, 500)[1])
+    assert after.value > before.value + 2
+    assert found.steps > 5
+    assert 1.5 <= found.seconds < 2.5
+    assert found.parameters == sum(p.numel() for p in found.guide.parameters())
+
+
+def test_likelihood_enters_by_and_by():
+    assert power(0.0) < 1e-3
+    assert power(0.1) < power(0.2)
+    assert power(0.9) == power(1.0) == 1
+
+
+def test_gradients_that_are_never_finite_end_the_fit(target):
+    target.observed = torch.tensor([torch.nan, 0.0])
+    with pytest.raises(Diverged, match="gradients were not finite"):
+        fit(target, GUIDES["normal"], seconds=20)
+
+
+@pytest.mark.parametrize("name", npe.ESTIMATORS)
+def test_estimators_are_trained_by_sbi(name):
+    target = TaskTarget(TASKS["two_moons"], torch.zeros(2), torch.zeros(1, 2))
+    trained = npe.train(target, npe.ESTIMATORS[name], simulations=100, epochs=2)
+    assert trained.epochs <= 3
+    assert trained.parameters > 1000
+    draws, log_weights = npe.weigh(target, trained.posterior, 50)
+    assert draws.shape == (50, 2)
+    assert (draws.abs() <= 1).all()
+    assert log_weights.isfinite().all()
+
+
+def test_estimation_needs_a_simulator(target):
+    with pytest.raises(TypeError, match="Gaussian mixture has no simulator"):
+        npe.train(target, npe.ESTIMATORS["maf"], simulations=10)
