@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from cases import hostile
 from torch import Tensor
-from torch.distributions import Independent, Normal, Transform
+from torch.distributions import Transform
+from transform_cases import both_sides, normal, points
 
 from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
 from iresnet_flows.pyro import (
@@ -27,7 +27,6 @@ __all__ = [
     "total_gradient",
 ]
 
-both_sides = pytest.mark.parametrize("explicit", ["forward", "inverse"])
 TIGHT = FixedPoint(atol=1e-13, rtol=1e-13)
 
 
@@ -43,15 +42,6 @@ def make_conditional(
 ) -> ConditionalInvertibleResidual:
     transform = conditional_invertible_residual(features, context, [8, 6], explicit, solver=TIGHT)
     return hostile(transform.double())
-
-
-def normal(features: int = 2) -> Independent:
-    zero = torch.zeros(features, dtype=torch.float64)
-    return Independent(Normal(zero, torch.ones_like(zero)), 1)
-
-
-def points(*shape: int) -> Tensor:
-    return torch.randn(*(shape or (5, 2)), dtype=torch.float64)
 
 
 def dense_ladj(transform: Transform, x: Tensor) -> Tensor:
