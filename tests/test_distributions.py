@@ -103,10 +103,11 @@ def test_one_dimension_has_a_distribution_function_and_quantiles(explicit):
 
 
 @both_sides
-def test_one_feature_means_the_same_with_and_without_a_dimension(explicit):
+@pytest.mark.parametrize("shape", [(), (3,), (4, 3), (0,)])
+def test_one_feature_means_the_same_with_and_without_a_dimension(explicit, shape):
     vectors = build(explicit, d=1)
     numbers = LayerTransform(vectors.layer, explicit, event_dim=0)
-    x = points(4, 3)
+    x = torch.randn(shape, dtype=torch.float64)
     y, ladj = numbers.call_and_ladj(x)
     expected = vectors.call_and_ladj(x.unsqueeze(-1))
     assert torch.equal(y.unsqueeze(-1), expected[0])

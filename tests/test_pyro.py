@@ -32,7 +32,6 @@ from iresnet_flows.pyro import (
 both_caches = pytest.mark.parametrize("cache_size", [0, 1], ids=["no cache", "cache"])
 
 
-
 @both_sides
 def test_the_explicit_side_is_the_block_and_the_other_its_inverse(explicit):
     transform, x = make_transform(explicit, cache_size=0), points()

@@ -23,7 +23,6 @@ from iresnet_flows.pyro import conditional_invertible_residual
 pytestmark = pytest.mark.usefixtures("empty_param_store")
 
 
-
 @both_sides
 def test_a_context_broadcasts_over_samples(explicit):
     transform, context = make_conditional(explicit), points(7, 3)

@@ -44,7 +44,6 @@ from iresnet_flows.pyro import invertible_residual
 pytestmark = pytest.mark.usefixtures("empty_param_store")
 
 
-
 def banana():
     x = pyro.sample("x", dist.Normal(0.0, 1.0))
     pyro.sample("y", dist.Normal(0.5 * x.square(), 0.3))

@@ -24,7 +24,6 @@ from iresnet_flows.pyro import conditional_invertible_residual, invertible_resid
 pytestmark = pytest.mark.usefixtures("empty_param_store")
 
 
-
 @both_sides
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))], ids=["deepcopy", "pickle"]

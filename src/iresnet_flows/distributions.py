@@ -171,10 +171,10 @@ class LayerTransform(Transform):
             context = context.expand(*batch, context.shape[-1]).reshape(-1, context.shape[-1])
 
         row = event if event_dim else (1,)
-        result = side(x.expand(*batch, *event).reshape(math.prod(batch), *row), context)
+        result = side(x.expand(batch + event).reshape(math.prod(batch), *row), context)
         if isinstance(result, tuple):
-            return result[0].reshape(*batch, *event), result[1].reshape(batch)
-        return result.reshape(*batch, *event)
+            return result[0].reshape(batch + event), result[1].reshape(batch)
+        return result.reshape(batch + event)
 
     def _find(self, x: Tensor, y: Tensor | None = None) -> Pair | None:
         return self._cache.find(self.layer, self.context, *self._in_order(x, y))

@@ -93,9 +93,7 @@ class Backward:
         self.passed = True
 
 
-def dependencies(
-    layer: Layer, context: Tensor | None, x: Tensor, y: Tensor
-) -> tuple[Tensor, ...]:
+def dependencies(layer: Layer, context: Tensor | None, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     given = (x, y) if context is None else (x, y, context)
     return *given, *layer.parameters(), *layer.buffers()
 
