@@ -189,13 +189,23 @@ def test_a_pair_made_without_gradients_is_not_used_with_them():
         assert not transform(x).requires_grad
 
 
-def test_inference_mode_leaves_no_pair_behind():
-    transform = build()
-    x = points()
+def test_a_pair_of_inference_mode_is_used_in_that_mode_alone():
+    transform, x = build(), points()
     with torch.inference_mode():
         y = transform(x)
-        torch.testing.assert_close(transform.inv(y), x, rtol=1e-8, atol=1e-8)
+        assert transform.inv(y) is x
+    with torch.no_grad():
+        assert not transform(x).is_inference()
     assert transform(x).requires_grad
+
+
+def test_a_pair_of_autocast_is_used_in_that_mode_alone():
+    transform, x = build(), points().float()
+    transform.layer.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = transform(x)
+    torch.testing.assert_close(transform(x), transform.with_cache(0)(x))
+    assert not torch.equal(transform(x), rough)
 
 
 def test_a_fresh_sample_is_scored_without_a_solve(monkeypatch):

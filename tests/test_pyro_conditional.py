@@ -159,6 +159,24 @@ def test_a_plate_draws_noise_of_its_own_for_each_context():
     assert y.unique(dim=0).shape == y.shape
 
 
+def test_particles_stand_to_the_left_of_the_rows_of_a_plate():
+    transform, context = make_conditional(), points(7, 3)
+    flow = dist.ConditionalTransformedDistribution(normal(), [transform])
+
+    def guide():
+        with pyro.plate("particles", 4, dim=-2), pyro.plate("rows", 7, dim=-1):
+            pyro.sample("y", flow.condition(context))
+
+    trace = pyro.poutine.trace(guide).get_trace()
+    trace.compute_log_prob()
+    y, log_prob = trace.nodes["y"]["value"], trace.nodes["y"]["log_prob"]
+    assert y.shape == (4, 7, 2)
+    assert log_prob.shape == (4, 7)
+    for i in range(7):
+        truth = dense_log_prob(transform.condition(context[i]), y[:, i].detach())
+        torch.testing.assert_close(log_prob[:, i], truth, rtol=0, atol=1e-9)
+
+
 def test_the_amortised_guide_of_a_plate_finds_the_posterior():
     """Against the exact Gaussian posterior of each row, also of rows that it has never seen."""
     mix, noise = torch.tensor([[1.0, 0.5], [0.0, 1.0]]), 0.5
