@@ -14,3 +14,11 @@ def _one_thread():
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def empty_param_store():
+    pyro = pytest.importorskip("pyro")
+    pyro.clear_param_store()
+    yield
+    pyro.clear_param_store()

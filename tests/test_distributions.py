@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
-from cases import hostile
-from torch.distributions import Independent, Normal, TransformedDistribution
+from torch.distributions import Normal, TransformedDistribution
+from transform_cases import both_sides, build, normal, points
 
-from iresnet_flows import Exact, InvertibleResidualBlock, LipschitzMLP
 from iresnet_flows.distributions import LayerTransform
-
-both_sides = pytest.mark.parametrize("explicit", ["forward", "inverse"])
-
-
-def build(explicit="forward", d=2, context=None, **kwargs) -> LayerTransform:
-    features = None if context is None else context.shape[-1]
-    g = LipschitzMLP(d, (8, 8), context_features=features).double()
-    block = InvertibleResidualBlock(hostile(g), Exact())
-    return LayerTransform(block, explicit, context, **kwargs)
-
-
-def normal(d: int = 2) -> Independent:
-    return Independent(Normal(torch.zeros(d).double(), torch.ones(d).double()), 1)
 
 
 @both_sides
@@ -95,178 +84,141 @@ def test_contexts_broadcast_against_samples(explicit):
 
 
 @both_sides
-def test_the_sign_is_right_at_one_dimension(explicit):
-    transform = build(explicit, d=1)
-    x = torch.linspace(-12, 12, 3001, dtype=torch.float64).unsqueeze(-1)
-    assert transform.sign == 1
-    assert (transform(x).diff(dim=0) > 0).all()
-
-
-def test_a_pair_is_used_again_while_nothing_has_changed():
-    transform = build()
-    x = torch.randn(5, 2, dtype=torch.float64)
-    y = transform(x)
-    assert transform.inv(y) is x
-    assert transform(x) is y
-    z = transform.inv(y + 1)
-    assert transform(transform.inv(z)) is not None
-
-    base = torch.randn(5, 2, dtype=torch.float64)
-    inverse = transform.inv
-    back = inverse(base)
-    assert transform(back) is base
-
-
-def parameter_step(transform, x, y):
+def test_one_dimension_has_a_distribution_function_and_quantiles(explicit):
+    """Against the integral of the density."""
+    flow = TransformedDistribution(
+        Normal(torch.zeros(()).double(), 1.0), [build(explicit, d=1, event_dim=0)]
+    )
+    assert flow.event_shape == ()
+    y = torch.linspace(-15, 15, 3001, dtype=torch.float64)
     with torch.no_grad():
-        transform.layer.branch.weights[0].mul_(1.5)
-
-
-def optimizer_step(transform, x, y):
-    y.sum().backward(retain_graph=True)
-    torch.optim.SGD(transform.layer.parameters(), lr=0.1).step()
-
-
-def edit_of_x(transform, x, y):
-    x.add_(1)
-
-
-def edit_of_y(transform, x, y):
-    with torch.no_grad():
-        y.add_(1)
-
-
-def edit_of_context(transform, x, y):
-    transform.context.add_(1)
-
-
-def another_context(transform, x, y):
-    transform.context = transform.context + 1
-
-
-def loading(transform, x, y):
-    state = {k: v + 0.1 for k, v in transform.layer.state_dict().items()}
-    transform.layer.load_state_dict(state)
-
-
-def backward(transform, x, y):
-    y.sum().backward()
-
-
-def freezing(transform, x, y):
-    transform.layer.requires_grad_(requires_grad=False)
-
-
-def replaced_data(transform, x, y):
-    weight = transform.layer.branch.weights[0]
-    weight.data = weight.data.clone() * 2
-
-
-CHANGES = (
-    parameter_step,
-    optimizer_step,
-    edit_of_x,
-    edit_of_y,
-    edit_of_context,
-    another_context,
-    loading,
-    backward,
-    freezing,
-    replaced_data,
-)
+        density, cdf = flow.log_prob(y).exp(), flow.cdf(y)
+        truth = torch.cumulative_trapezoid(density, y)
+        torch.testing.assert_close(cdf[1:], truth, rtol=0, atol=1e-4)
+        levels = torch.tensor([[1e-3, 0.2], [0.5, 0.99]], dtype=torch.float64)
+        quantiles = flow.icdf(levels)
+        torch.testing.assert_close(flow.cdf(quantiles.clone()), levels)
+    exact = y[torch.searchsorted(truth, levels)]
+    torch.testing.assert_close(quantiles, exact, rtol=0, atol=0.02)
 
 
 @both_sides
-@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
-def test_no_pair_outlives_a_change(change, explicit):
-    transform = build(explicit, context=torch.randn(2, dtype=torch.float64))
-    x = torch.randn(5, 2, dtype=torch.float64)
-    y = transform(x)
-    change(transform, x, y)
-    fresh = transform.with_cache(0)
-    again = transform.inv(y)
-    assert again is not x
-    torch.testing.assert_close(again, fresh.inv(y), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(transform(x), fresh(x), rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize("shape", [(), (3,), (4, 3), (0,)])
+def test_one_feature_means_the_same_with_and_without_a_dimension(explicit, shape):
+    vectors = build(explicit, d=1)
+    numbers = LayerTransform(vectors.layer, explicit, event_dim=0)
+    x = torch.randn(shape, dtype=torch.float64)
+    y, ladj = numbers.call_and_ladj(x)
+    expected = vectors.call_and_ladj(x.unsqueeze(-1))
+    assert torch.equal(y.unsqueeze(-1), expected[0])
+    assert torch.equal(ladj, expected[1])
+    assert (vectors.sign, numbers.sign) == (1, 1)
 
 
-def test_a_second_backward_through_a_pair_has_a_graph_of_its_own():
-    transform = build()
-    x = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    flow = TransformedDistribution(normal(), [transform])
-    gradients = []
-    for _ in range(2):
-        y = transform(x)
-        (gradient,) = torch.autograd.grad(flow.log_prob(y).sum() + y.sum(), x)
-        gradients.append(gradient)
-    assert torch.equal(*gradients)
+def test_more_dimensions_have_no_distribution_function():
+    flow = TransformedDistribution(normal(), [build()])
+    with pytest.raises(NotImplementedError):
+        flow.cdf(points())
 
 
-def test_a_pair_made_without_gradients_is_not_used_with_them():
-    transform = build()
-    x = torch.randn(5, 2, dtype=torch.float64)
-    with torch.no_grad():
-        y = transform(x)
-        assert transform.inv(y) is x
-    assert transform.inv(y).requires_grad
-    assert transform(x).requires_grad
-
-    y = transform(x)
-    with torch.no_grad():
-        assert not transform(x).requires_grad
-
-
-def test_inference_mode_leaves_no_pair_behind():
-    transform = build()
-    x = torch.randn(5, 2, dtype=torch.float64)
-    with torch.inference_mode():
-        y = transform(x)
-        torch.testing.assert_close(transform.inv(y), x, rtol=1e-8, atol=1e-8)
-    assert transform(x).requires_grad
-
-
-def test_a_fresh_sample_is_scored_without_a_solve(monkeypatch):
-    transform = build()
-    flow = TransformedDistribution(normal(), [transform])
-    y = flow.rsample((7,))
-    with monkeypatch.context() as patch:
-        patch.setattr(type(transform.layer), "invert", None)
-        patch.setattr(type(transform.layer), "inverse", None)
-        cached = flow.log_prob(y)
-    torch.testing.assert_close(cached, flow.log_prob(y.clone()), rtol=1e-8, atol=1e-8)
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda t: pickle.loads(pickle.dumps(t)),
+}
 
 
 @both_sides
-def test_copies_and_pickles_with_a_live_pair_are_the_same_transform(explicit):
-    transform = build(explicit)
-    x = torch.randn(5, 2, dtype=torch.float64)
+@pytest.mark.parametrize("turned", [False, True], ids=["", "inv"])
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_copies_with_a_live_pair_are_the_same_transform(explicit, turned, copied):
+    transform = build(explicit, context=points(2))
+    if turned:
+        transform = transform.inv
+    x = points()
     y = transform(x)
-    assert transform.inv.inv is transform
-    for other in (copy.deepcopy(transform), pickle.loads(pickle.dumps(transform))):
-        assert other._pair is None
-        assert other.inv.inv is other
-        torch.testing.assert_close(other(x), y, rtol=0, atol=0)
-        torch.testing.assert_close(other.inv(y), x, rtol=1e-8, atol=1e-8)
-        assert other.layer is not transform.layer
-
-
-def test_another_cache_size_shares_the_parameters_and_not_the_pair():
-    transform = build()
-    assert transform.with_cache(1) is transform
-    other = transform.with_cache(0)
-    assert other.layer is transform.layer
-    x = torch.randn(5, 2, dtype=torch.float64)
-    assert other.inv(other(x)) is not x
+    other = copied(transform)
+    assert other.explicit == transform.explicit
     assert other.inv.inv is other
-    assert transform.inv(transform(x)) is x
+    assert other(x) is not y
+    torch.testing.assert_close(other(x), y, rtol=0, atol=0)
+    torch.testing.assert_close(other.inv(y.clone()), x, rtol=1e-8, atol=1e-8)
+    assert (other.layer is transform.layer) == (copied is copy.copy)
 
 
-def test_clearing_the_cache_forgets_the_pair():
-    transform = build()
-    x = torch.randn(5, 2, dtype=torch.float64)
+def test_pickles_need_no_host():
+    """In a process of its own, where nobody has patched torch's transforms."""
+    program = """
+import pickle, sys
+import torch
+from transform_cases import build, points
+
+torch.manual_seed(0)
+transform, x = build(), points()
+y = transform(x)
+assert transform.inv(y) is x
+for t, a, b in ((transform, x, y), (transform.inv, y, x)):
+    other = pickle.loads(pickle.dumps(t))
+    assert torch.allclose(other(a), b)
+    assert torch.allclose(other.inv(b), a)
+assert "pyro" not in sys.modules
+"""
+    paths = os.pathsep.join(sys.path)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+@both_sides
+def test_the_inverse_is_the_same_layer_explicit_on_the_other_side(explicit):
+    transform, x = build(explicit), points()
+    inverse = transform.inv
+    assert inverse.inv is transform
+    assert transform.inv is inverse
+    assert inverse.layer is transform.layer
+    assert inverse.explicit != explicit
+    assert inverse.with_cache(0).inv.with_cache(0).explicit == explicit
+    alone = LayerTransform(transform.layer, inverse.explicit)
+    assert torch.equal(inverse(x), alone(x))
     y = transform(x)
-    transform.clear_cache()
-    assert transform.inv(y) is not x
+    assert inverse(y) is x
+    inverse.clear_cache()
+    assert inverse(y) is not x
+
+
+def test_an_inverse_outlives_the_transform_that_it_came_from():
+    inverse, x = build().inv, points()
+    y = inverse(x)
+    assert inverse.inv(y) is x
+
+
+@both_sides
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
+def test_a_layer_may_change_its_dtype_while_a_pair_is_kept(explicit, dtype):
+    transform, x = build(explicit), points()
+    transform(x)
+    transform.layer.to(dtype)
+    y, ladj = transform.call_and_ladj(x.to(dtype))
+    assert (y.dtype, ladj.dtype) == (dtype, dtype)
+    torch.testing.assert_close(transform.inv(y.clone()), x.to(dtype), rtol=0, atol=1e-5)
+
+
+def test_no_pair_is_kept_of_points_that_a_context_has_broadcast():
+    transform = build(context=points(3, 2))
+    x = points(2)
+    y = transform(x)
+    assert transform.inv(y).shape == y.shape == (3, 2)
+
+
+def test_what_is_no_layer_or_no_context_is_refused():
+    layer = build().layer
+    with pytest.raises(TypeError, match=r"LipschitzMLP.*InvertibleResidualBlock\(branch\)"):
+        LayerTransform(layer.branch)
+    with pytest.raises(TypeError, match="context must be a tensor, got list"):
+        LayerTransform(layer, context=[0.0])
+    with pytest.raises(ValueError, match="event_dim must not be negative, got -1"):
+        LayerTransform(layer, event_dim=-1)
+    with pytest.raises(ValueError, match=r"\(5,\) of x .* \(3,\) of the context"):
+        build(context=points(3, 2))(points())
 
 
 def test_an_unknown_side_is_refused():

@@ -1,10 +1,4 @@
-"""Residual blocks as Pyro transforms: base to sample is `__call__`, in guides and densities."""
-
-import copy
-import io
-import math
-import pickle
-from functools import partial
+"""Residual blocks in Pyro distributions: base to sample is `__call__`, in guides and densities."""
 
 import pytest
 import torch
@@ -15,57 +9,27 @@ import pyro
 import pyro.distributions as dist
 from cases import hostile
 from pyro.distributions.transforms import ComposeTransformModule, iterated
-from pyro.infer import MCMC, NUTS, SVI, RenyiELBO, Trace_ELBO
-from pyro.infer.autoguide import AutoNormalizingFlow
-from pyro.infer.reparam import NeuTraReparam
+from pyro_cases import (
+    TIGHT,
+    both_sides,
+    dense_log_prob,
+    make_conditional,
+    make_transform,
+    normal,
+    points,
+    total_gradient,
+)
 
-from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
+from iresnet_flows import FixedPoint, PowerSeries, RussianRoulette
 from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.pyro import (
+    ConditionalInvertibleResidual,
     InvertibleResidual,
     conditional_invertible_residual,
     invertible_residual,
 )
 
-both_sides = pytest.mark.parametrize("explicit", ["forward", "inverse"])
 both_caches = pytest.mark.parametrize("cache_size", [0, 1], ids=["no cache", "cache"])
-TIGHT = FixedPoint(atol=1e-13, rtol=1e-13)
-
-
-@pytest.fixture(autouse=True)
-def _empty_param_store():
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
-
-
-def make_transform(explicit="forward", features=2, cache_size=1):
-    block = InvertibleResidualBlock(hostile(LipschitzMLP(features, (8, 6)).double()), None, TIGHT)
-    return InvertibleResidual(block, explicit, cache_size=cache_size)
-
-
-def make_conditional(explicit="forward", features=2, context=3):
-    transform = conditional_invertible_residual(features, context, [8, 6], explicit, solver=TIGHT)
-    return hostile(transform.double())
-
-
-def normal(features=2):
-    zero = torch.zeros(features, dtype=torch.float64)
-    return dist.Normal(zero, torch.ones_like(zero)).to_event(1)
-
-
-def points(*shape):
-    return torch.randn(*(shape or (5, 2)), dtype=torch.float64)
-
-
-def dense_log_prob(transform, y):
-    """The base density and the determinant of the dense Jacobian; y is (B, d)."""
-    transform = transform.with_cache(0)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda y: transform.inv(y).sum(0), y, create_graph=True
-    )
-    ladj = torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet
-    return normal(y.shape[-1]).log_prob(transform.inv(y)) + ladj
 
 
 @both_sides
@@ -132,22 +96,17 @@ def test_gradients_of_a_weighted_loss_are_those_of_the_dense_truth(explicit, tra
 @both_caches
 def test_the_gradient_of_a_scored_sample_is_that_of_the_dense_truth(explicit, cache_size):
     transform = make_transform(explicit, cache_size=cache_size)
-    weights = points(5)
+    weights, parameters = points(5), list(transform.parameters())
     flow = dist.TransformedDistribution(normal(), [transform])
     torch.manual_seed(1)
     y = flow.rsample((5,))
-    parameters = list(transform.parameters())
     # Shifting the sample and its score alike, the last bias does not matter.
     gradients = torch.autograd.grad(weights @ flow.log_prob(y), parameters, materialize_grads=True)
     torch.manual_seed(1)
     y = transform.with_cache(0)(normal().rsample((5,)))
-    # The same path, in two legs: through the sample, and at the sample.
-    leaf = y.detach().requires_grad_()
-    scored = weights @ dense_log_prob(transform, leaf)
-    pull, *direct = torch.autograd.grad(scored, [leaf, *parameters])
-    through = torch.autograd.grad(y, parameters, pull)
-    for gradient, a, b in zip(gradients, direct, through):
-        torch.testing.assert_close(gradient, a + b, rtol=1e-7, atol=1e-8)
+    truth = total_gradient(lambda y: weights @ dense_log_prob(transform, y), y, parameters)
+    for gradient, expected in zip(gradients, truth):
+        torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-8)
 
 
 @both_sides
@@ -186,21 +145,26 @@ def test_the_inverse_of_one_side_is_the_other_side():
     torch.testing.assert_close(flow.log_prob(x), twin.log_prob(x))
 
 
-def test_one_dimension_has_a_sign_so_that_quantiles_exist():
-    transform = make_transform("forward", 1)
-    assert transform.sign == 1
-    x = torch.linspace(-3, 3, 50, dtype=torch.float64).unsqueeze(-1)
-    assert (transform(x).diff(dim=0) > 0).all()
-
-
 @both_sides
-def test_a_composition_sees_every_parameter(explicit):
-    parts = [make_transform(explicit), make_transform(explicit)]
+@pytest.mark.parametrize("turned", [False, True], ids=["", "inv"])
+def test_a_composition_sees_every_parameter(explicit, turned):
+    originals = [make_transform(explicit), make_transform(explicit)]
+    parts = [part.inv for part in originals] if turned else originals
     composed = ComposeTransformModule(parts)
-    assert len(list(composed.parameters())) == 2 * len(list(parts[0].parameters())) > 0
+    assert list(composed.state_dict()) == list(ComposeTransformModule(originals).state_dict())
     flow = dist.TransformedDistribution(normal(), [composed])
     flow.log_prob(points()).sum().backward()
-    assert [n for n, p in composed.named_parameters() if p.grad is None] == []
+    parameters = [p for part in originals for p in part.parameters()]
+    assert len(parameters) == 2 * 6
+    assert {id(p) for p in composed.parameters()} == {id(p) for p in parameters}
+    assert [p for p in parameters if p.grad is None] == []
+
+
+def test_the_inverse_of_a_composition_is_pyros_and_no_module():
+    """Why stacks are turned around by `explicit`."""
+    composed = iterated(2, invertible_residual, 2)
+    assert not isinstance(composed.inv, torch.nn.Module)
+    assert list(ComposeTransformModule([composed.inv]).parameters()) == []
 
 
 def test_iterated_builds_blocks_of_their_own():
@@ -214,10 +178,11 @@ def test_iterated_builds_blocks_of_their_own():
 
 def test_helpers_hand_their_arguments_on():
     transform = invertible_residual(
-        2, [7], "inverse", lipschitz=0.5, activation="elu", solver=TIGHT
+        2, [7], "inverse", lipschitz=0.5, activation="elu", solver=TIGHT, memory="low"
     )
     assert transform.explicit == "inverse"
     assert transform.block.solver is TIGHT
+    assert transform.block.memory == "low"
     assert transform.block.branch.hidden_features == (7,)
     assert transform.block.branch.lipschitz == 0.5
 
@@ -237,83 +202,6 @@ def test_maximum_likelihood_through_the_inverse_side_trains():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.1
-
-
-def banana():
-    x = pyro.sample("x", dist.Normal(0.0, 1.0))
-    pyro.sample("y", dist.Normal(0.5 * x.square(), 0.3))
-    pyro.sample("seen", dist.Normal(x, 0.5), obs=torch.tensor(0.7))
-
-
-def make_guide():
-    return AutoNormalizingFlow(banana, partial(iterated, 4, invertible_residual))
-
-
-def fit(guide, elbo, steps):
-    guide()
-    svi = SVI(banana, guide, pyro.optim.Adam({"lr": 1e-2}), elbo)
-    return [svi.step() for _ in range(steps)]
-
-
-def test_an_automatic_guide_trains_and_its_posterior_differentiates():
-    guide = make_guide()
-    elbo = Trace_ELBO(num_particles=32, vectorize_particles=True)
-    losses = fit(guide, elbo, 40)
-    assert sum(losses[-5:]) < sum(losses[:5]) - 0.5
-    assert len(list(guide.transform.parameters())) == 4 * 6
-
-    posterior = guide.get_posterior()
-    x = torch.randn(5, 2, requires_grad=True)
-    for _ in range(2):
-        gradients = torch.autograd.grad(
-            posterior.log_prob(x).sum(), [x, *guide.transform.parameters()]
-        )
-        assert all(g.isfinite().all() for g in gradients)
-        assert gradients[0].abs().sum() > 0
-
-
-ELBOS = {
-    "particles": lambda: Trace_ELBO(num_particles=3),
-    "vectorised particles": lambda: Trace_ELBO(num_particles=3, vectorize_particles=True),
-    "Renyi": lambda: RenyiELBO(alpha=0.5, num_particles=3, vectorize_particles=True),
-}
-
-
-@pytest.mark.parametrize("elbo", ELBOS.values(), ids=ELBOS)
-def test_a_guide_runs_under_every_bound(elbo):
-    losses = fit(make_guide(), elbo(), 3)
-    assert all(math.isfinite(loss) for loss in losses)
-
-
-def test_a_guide_of_one_latent_variable_runs():
-    def model():
-        pyro.sample("x", dist.Normal(1.0, 2.0))
-
-    guide = AutoNormalizingFlow(model, partial(iterated, 2, invertible_residual))
-    guide()
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
-    assert all(math.isfinite(svi.step()) for _ in range(3))
-
-
-def test_a_guide_straightens_a_posterior_for_hmc():
-    guide = make_guide()
-    fit(guide, Trace_ELBO(), 3)
-    guide.requires_grad_(requires_grad=False)
-    neutra = NeuTraReparam(guide)
-    kernel = NUTS(neutra.reparam(banana), max_tree_depth=2)
-    mcmc = MCMC(kernel, num_samples=3, warmup_steps=2, disable_progbar=True)
-    mcmc.run()
-    ((_, shared),) = mcmc.get_samples().items()
-    latents = neutra.transform_sample(shared)
-    assert latents["x"].shape == latents["y"].shape == (3,)
-
-
-def test_a_guide_samples_without_solving():
-    guide = make_guide()
-    guide()
-    for part in guide.transform.parts:
-        part.block.solver = FixedPoint(atol=0.0, rtol=0.0, max_steps=1)
-    assert math.isfinite(Trace_ELBO().differentiable_loss(banana, guide).item())
 
 
 @both_sides
@@ -369,6 +257,74 @@ def test_a_fresh_sample_is_scored_without_a_solve():
     assert flow.log_prob(flow.rsample((5,))).isfinite().all()
 
 
+@both_sides
+@pytest.mark.parametrize("log_det", [PowerSeries(), RussianRoulette()], ids=repr)
+@pytest.mark.parametrize("size", [0, 1])
+def test_scores_of_one_sample_are_one_draw_while_the_cache_has_it(explicit, log_det, size):
+    composed = iterated(2, invertible_residual, 12, [64, 64], explicit, log_det=log_det)
+    parts = [part.with_cache(size) for part in hostile(composed, 0.1).parts]
+    zero = torch.zeros(12)
+    flow = dist.TransformedDistribution(dist.Normal(zero, 1.0).to_event(1), parts)
+    y = flow.rsample((5,))
+    first, second = flow.log_prob(y), flow.log_prob(y)
+    assert torch.equal(first, second) == (size == 1)
+    assert not torch.equal(flow.log_prob(y.detach()), first)
+
+
+def test_sampling_and_scoring_in_one_pass_agree_with_two():
+    transform, x = make_transform(), points()
+    y, ladj = transform.call_and_ladj(x)
+    log_prob = normal().log_prob(x) - ladj
+    flow = dist.TransformedDistribution(normal(), [transform])
+    assert torch.equal(flow.log_prob(y), log_prob)
+    torch.testing.assert_close(log_prob, dense_log_prob(transform, y.detach()))
+    back, minus = transform.inv.call_and_ladj(y)
+    assert back is x
+    assert torch.equal(minus, -ladj)
+
+
+def test_zukos_distribution_and_pyros_bridge_to_it_take_our_transforms():
+    zuko = pytest.importorskip("zuko")
+    from pyro.contrib.zuko import ZukoToPyro
+
+    transform = make_transform()
+    flow = zuko.distributions.NormalizingFlow(transform.inv, normal())
+    with pyro.plate("rows", 5):
+        y = pyro.sample("y", ZukoToPyro(flow))
+    assert y.shape == (5, 2)
+    torch.testing.assert_close(flow.log_prob(y.clone()), dense_log_prob(transform, y.detach()))
+
+
+def test_clearing_the_cache_of_a_whole_flow_is_harmless():
+    composed = iterated(2, invertible_residual, 2)
+    flow = dist.TransformedDistribution(dist.Normal(torch.zeros(2), 1.0).to_event(1), [composed])
+    y = flow.rsample((5,))
+    expected = flow.log_prob(y)
+    composed.clear_cache()
+    flow.clear_cache()
+    composed.inv.clear_cache()
+    torch.testing.assert_close(flow.log_prob(y), expected)
+    composed.parts[0].double().float()  # whatever happens to the parameters
+    torch.testing.assert_close(flow.log_prob(y), expected)
+
+
+@both_sides
+def test_a_stack_with_a_cache_of_its_own_scores_the_same(explicit):
+    composed = hostile(iterated(2, invertible_residual, 2, explicit=explicit).double())
+    y = points()
+    flows = [
+        dist.TransformedDistribution(normal(), [composed.with_cache(size)]) for size in (0, 1)
+    ]
+    plain, cached = (flow.log_prob(y) for flow in flows)
+    torch.testing.assert_close(plain, cached)
+    with torch.no_grad():
+        for parameter in composed.parameters():
+            parameter.add_(0.1)
+    changed = [flow.log_prob(y) for flow in flows]
+    torch.testing.assert_close(*changed)
+    assert not torch.allclose(changed[0], plain)
+
+
 def test_another_cache_size_shares_the_parameters():
     transform = make_transform()
     other = transform.with_cache(0)
@@ -377,148 +333,6 @@ def test_another_cache_size_shares_the_parameters():
     assert list(map(id, other.parameters())) == list(map(id, transform.parameters()))
     x = points()
     assert torch.equal(other(x), transform(x))
-
-
-@both_sides
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))], ids=["deepcopy", "pickle"]
-)
-def test_copies_are_whole_and_apart_with_a_live_cache(explicit, copied):
-    transform, x = make_transform(explicit), points().requires_grad_()
-    y = transform(x)
-    assert transform.inv(y) is x
-    other = copied(transform)
-    fresh = points()
-    assert torch.equal(other(fresh), transform(fresh))
-    assert torch.equal(other.inv(fresh), transform.inv(fresh))
-    hostile(other)
-    assert not torch.allclose(other(fresh), transform(fresh))
-
-
-def test_a_whole_composition_can_be_saved_while_its_caches_live(tmp_path):
-    composed = iterated(2, invertible_residual, 2, [8])
-    flow = dist.TransformedDistribution(dist.Normal(torch.zeros(2), 1.0).to_event(1), [composed])
-    y = flow.rsample((5,))
-    flow.log_prob(y)
-    buffer = io.BytesIO()
-    torch.save(composed, buffer)
-    buffer.seek(0)
-    other = torch.load(buffer, weights_only=False)
-    assert torch.equal(other(y.detach()), composed(y.detach()))
-
-
-@both_sides
-def test_the_param_store_alone_restores_the_density(explicit, tmp_path):
-    y = torch.randn(5, 2)
-    base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
-
-    def make():
-        return iterated(2, invertible_residual, 2, [8, 8], explicit=explicit)
-
-    saved = hostile(make())
-    pyro.module("flow", saved)
-    expected = dist.TransformedDistribution(base, [saved]).log_prob(y)
-    pyro.get_param_store().save(tmp_path / "params.pt")
-    pyro.clear_param_store()
-
-    fresh = make()
-    flow = dist.TransformedDistribution(base, [fresh])
-    assert not torch.allclose(flow.log_prob(y), expected)
-    pyro.get_param_store().load(tmp_path / "params.pt")
-    pyro.module("flow", fresh, update_module_params=True)
-    torch.testing.assert_close(flow.log_prob(y), expected, rtol=0, atol=1e-6)
-
-
-def test_a_state_dict_restores_the_density():
-    y, saved, fresh = points(), make_transform(), make_transform()
-    fresh.load_state_dict(saved.state_dict())
-    assert torch.equal(fresh.inv(y), saved.inv(y))
-
-
-@both_sides
-def test_a_context_broadcasts_over_samples(explicit):
-    transform, context = make_conditional(explicit), points(7, 3)
-    flow = dist.ConditionalTransformedDistribution(normal(), [transform]).condition(context)
-    assert flow.sample((7,)).shape == (7, 2)
-    y = flow.sample((5, 7))
-    assert y.shape == (5, 7, 2)
-    log_prob = flow.log_prob(y)
-    assert log_prob.shape == (5, 7)
-    for i in range(7):
-        alone = dist.TransformedDistribution(normal(), [transform.condition(context[i])])
-        torch.testing.assert_close(log_prob[:, i], alone.log_prob(y[:, i]), rtol=0, atol=1e-9)
-
-
-@both_sides
-def test_the_explicit_side_of_a_conditioned_transform_is_the_block(explicit):
-    transform, x, context = make_conditional(explicit), points(7, 2), points(7, 3)
-    conditioned = transform.condition(context)
-    explicit_side, solved_side = conditioned, conditioned.inv
-    if explicit == "inverse":
-        explicit_side, solved_side = solved_side, explicit_side
-    assert torch.equal(explicit_side(x), transform.block.transform(x, context))
-    assert torch.equal(solved_side(x), transform.block.invert(x, context))
-
-
-@both_sides
-def test_the_conditional_density_is_that_of_the_dense_jacobian(explicit):
-    transform, y = make_conditional(explicit), points(7, 2)
-    context = points(7, 3).requires_grad_()
-    conditioned = transform.condition(context)
-    flow = dist.TransformedDistribution(normal(), [conditioned])
-    weights = points(7)
-    log_prob, truth = flow.log_prob(y), dense_log_prob(conditioned, y)
-    torch.testing.assert_close(log_prob, truth, rtol=0, atol=1e-9)
-    wanted = [context, *transform.parameters()]
-    gradients = torch.autograd.grad(weights @ log_prob, wanted)
-    for gradient, expected in zip(gradients, torch.autograd.grad(weights @ truth, wanted)):
-        torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-8)
-
-
-def test_a_conditioned_transform_reads_the_present_parameters():
-    transform = make_conditional("inverse")
-    conditioned, y = transform.condition(points(3)), points()
-    before = conditioned.inv(y)
-    hostile(transform)
-    assert not torch.allclose(conditioned.inv(y), before)
-
-
-def test_conditional_transforms_compose_and_invert():
-    first, second = make_conditional(), make_conditional()
-    context, x = points(7, 3), points(7, 2)
-    flow = dist.ConditionalTransformedDistribution(normal(), [first, second]).condition(context)
-    y = second.condition(context)(first.condition(context)(x))
-    inverse = first.inv.condition(context)(second.inv.condition(context)(y.detach()))
-    torch.testing.assert_close(inverse, x, rtol=0, atol=1e-9)
-    assert flow.log_prob(y).shape == (7,)
-
-
-def test_a_conditional_flow_stands_in_a_plate():
-    transform = conditional_invertible_residual(2, 3, [8], explicit="inverse")
-    context, seen = torch.randn(7, 3), torch.randn(7, 2)
-    base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
-
-    def model():
-        pyro.module("flow", transform)
-        with pyro.plate("rows", 7):
-            flow = dist.ConditionalTransformedDistribution(base, [transform])
-            pyro.sample("y", flow.condition(context), obs=seen)
-
-    svi = SVI(model, lambda: None, pyro.optim.Adam({"lr": 2e-2}), Trace_ELBO())
-    losses = [svi.step() for _ in range(10)]
-    assert losses[-1] < losses[0]
-    trace = pyro.poutine.trace(model).get_trace()
-    trace.compute_log_prob()
-    assert trace.nodes["y"]["log_prob"].shape == (7,)
-
-
-def test_a_plate_draws_from_a_conditional_flow():
-    transform = conditional_invertible_residual(1, 3, [8])
-    context = torch.randn(7, 3)
-    base = dist.Normal(torch.zeros(7, 1), 1.0).to_event(1)
-    flow = dist.ConditionalTransformedDistribution(base, [transform]).condition(context)
-    with pyro.plate("rows", 7):
-        assert pyro.sample("y", flow).shape == (7, 1)
 
 
 def test_an_unknown_side_is_refused():
@@ -533,10 +347,17 @@ def test_a_dimension_below_one_is_refused():
         invertible_residual(0)
 
 
-def test_a_block_with_a_context_asks_for_it():
-    block = make_conditional().block
-    with pytest.raises(ValueError, match="context"):
-        InvertibleResidual(block)(points())
+def test_a_layer_in_the_wrong_class_is_refused_at_once():
+    conditional, plain = make_conditional().block, make_transform().block
+    with pytest.raises(ValueError, match="context of 3 features: use ConditionalInvertible"):
+        InvertibleResidual(conditional)
+    with pytest.raises(ValueError, match="takes no context"):
+        ConditionalInvertibleResidual(plain)
+    for kind in (InvertibleResidual, ConditionalInvertibleResidual):
+        with pytest.raises(TypeError, match=r"LipschitzMLP.*InvertibleResidualBlock\(branch\)"):
+            kind(plain.branch)
+        with pytest.raises(ValueError, match="event_dim"):
+            kind(plain if kind is InvertibleResidual else conditional, event_dim=-1)
 
 
 def test_rows_of_the_wrong_width_are_refused():

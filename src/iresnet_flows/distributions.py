@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
 
-from iresnet_flows.checks import check_explicit
+from iresnet_flows.checks import check_explicit, check_tensor
 from iresnet_flows.layers.contract import Layer
+from iresnet_flows.pairs import Cache, Pair
 
 __all__ = ["LayerTransform"]
-
-
-@dataclass
-class Pair:
-    """The latest x and y, and the state of the world in which they belong together."""
-
-    x: Tensor
-    y: Tensor
-    state: tuple[Any, ...]
-    spent: bool = False
-
-    def forget(self, _: Tensor) -> None:
-        self.spent = True
 
 
 class LayerTransform(Transform):
@@ -38,20 +26,31 @@ class LayerTransform(Transform):
     other way around, for density estimation. The log-det is always computed on the explicit side,
     without a solve. It is in nats, with the event dimensions summed out.
 
-    The latest pair of x and y is kept, so that scoring a fresh sample needs no inverse. It is used
-    again only while nothing has changed: no parameter, buffer or context was written to, the
-    gradient mode is the same, and no backward pass has freed its graph. There is no need to clear
-    it.
+    The latest x and y are kept, and their log-det once it has been asked for, so that scoring a
+    fresh sample needs no inverse, and that a log-det which is estimated keeps its draw: scoring
+    the same sample twice gives the same number. The pair is used again only while nothing has
+    changed: no parameter, buffer, context or attribute of the layer, no edit of x or y in place,
+    the modes of the layer and of torch are the same, and no backward pass has freed its graph.
+    There is no need to clear it; telling costs a copy and a comparison of the parameters.
+    Independent estimates for one x come with ``cache_size=0``.
 
     Arguments:
         layer: A layer of this package, such as `InvertibleResidualBlock`.
         explicit: ``"forward"`` or ``"inverse"``.
         context: The context, with shape ``(*batch, context_features)``, or None.
-        event_dim: The number of dimensions of one event.
+        event_dim: The number of dimensions of one event: 1 for vectors, 3 for images. 0 makes a
+            layer of one feature a transform of real numbers, whose distribution has `cdf` and
+            `icdf`.
         cache_size: 1 to keep the latest pair, 0 to keep nothing.
 
     Shapes:
-        x ``(*sample, *batch, *event)``, any number of leading dimensions.
+        x ``(*sample, *batch, *event)``, any number of leading dimensions. The batch of a context
+        broadcasts against them.
+
+    Raises:
+        TypeError: It is not a layer, or the context is not a tensor.
+        ValueError: ``explicit`` or ``event_dim`` is out of range; batches do not broadcast.
+        InverseNotConverged: The solved side missed its tolerance.
 
     Example:
         >>> import torch
@@ -76,99 +75,147 @@ class LayerTransform(Transform):
         cache_size: int = 1,
     ) -> None:
         super().__init__(cache_size=cache_size)
+        check_layer(layer)
         check_explicit(explicit)
+        check_event_dim(event_dim)
+        if context is not None:
+            check_tensor("context", context)
         self.layer = layer
         self.explicit = explicit
         self.context = context
         self.domain = self.codomain = constraints.independent(constraints.real, event_dim)
-        self._pair: Pair | None = None
+        self._cache = Cache()
+        self._other: weakref.ref[LayerTransform] | None = None
+
+    @property
+    def inv(self) -> LayerTransform:
+        """The inverse: the same layer, explicit on the other side, with the same cache."""
+        other = None if self._other is None else self._other()
+        if other is None:
+            other = copy.copy(self)
+            other.explicit = "inverse" if self._is_forward else "forward"
+            other._cache = self._cache
+            # Strong references both ways would keep each sample until a garbage collection.
+            other._other, self._other = weakref.ref(self), weakref.ref(other)
+        return other
 
     def __call__(self, x: Tensor) -> Tensor:
-        pair = self._pair
-        if pair is not None and pair.x is x and self._is_fresh(pair):
-            return pair.y
+        pair = self._find(x)
+        if pair is not None:
+            return self._in_order(pair.x, pair.y)[1]
         y = self._call(x)
-        self._keep(x, y, result=y)
+        self._keep(x, y)
         return y
 
-    def _inv_call(self, y: Tensor) -> Tensor:
-        pair = self._pair
-        if pair is not None and pair.y is y and self._is_fresh(pair):
-            return pair.x
-        x = self._inverse(y)
-        self._keep(x, y, result=x)
-        return x
-
-    def _call(self, x: Tensor) -> Tensor:
-        side = self.layer.transform if self.explicit == "forward" else self.layer.invert
-        return self._batched(side, x)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        side = self.layer.invert if self.explicit == "forward" else self.layer.transform
-        return self._batched(side, y)
-
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        if self.explicit == "forward":
-            return self._batched(self.layer, x)[1]
-        return -self._batched(self.layer, y)[1]
+        pair = self._find(x, y)
+        if pair is not None and pair.logabsdet is not None:
+            return self._signed(pair.logabsdet)
+        logabsdet = self._batched(self.layer, self._in_order(x, y)[0])[1]
+        if pair is not None:
+            pair.learn(logabsdet)
+        return self._signed(logabsdet)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y and log|det(dy/dx)| from one pass."""
-        side = self.layer if self.explicit == "forward" else self.layer.inverse
-        return self._batched(side, x)
+        if self._find(x) is not None:
+            y = self(x)
+            return y, self.log_abs_det_jacobian(x, y)
+        y, ladj = self._batched(self.layer if self._is_forward else self.layer.inverse, x)
+        pair = self._keep(x, y)
+        if pair is not None:
+            pair.learn(self._signed(ladj))
+        return y, ladj
 
     @property
     def sign(self) -> int:
-        """+1: the determinant of a layer of this package is positive; asked for at d = 1 only."""
+        """+1: the determinant of a layer of this package is positive."""
         return 1
 
     def with_cache(self, cache_size: int = 1) -> LayerTransform:
         """The same transform with another cache size; parameters are shared."""
         if cache_size == self._cache_size:
             return self
+        if cache_size not in (0, 1):
+            raise ValueError(f"cache_size must be 0 or 1, got {cache_size!r}.")
         other = copy.copy(self)
         other._cache_size = cache_size
         return other
 
     def clear_cache(self) -> None:
         """Forget the latest pair; never needed for correctness."""
-        self._pair = None
+        self._cache.pair = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(explicit={self.explicit!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_inv": None, "_pair": None}
+        return {**self.__dict__, "_other": None, "_cache": Cache()}
+
+    @property
+    def _is_forward(self) -> bool:
+        return self.explicit == "forward"
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self._batched(self.layer.transform if self._is_forward else self.layer.invert, x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._batched(self.layer.invert if self._is_forward else self.layer.transform, y)
 
     def _batched(self, side: Any, x: Tensor) -> Any:
         """A layer's map, over any number of leading dimensions."""
-        batch = x.shape[: x.dim() - self.domain.event_dim]
+        event_dim = self.domain.event_dim
+        batch, event = x.shape[: x.dim() - event_dim], x.shape[x.dim() - event_dim :]
         context = self.context
         if context is not None and context.dim() > 1:
-            batch = torch.broadcast_shapes(batch, context.shape[:-1])
+            batch = broadcast(batch, context.shape[:-1])
             context = context.expand(*batch, context.shape[-1]).reshape(-1, context.shape[-1])
 
-        event = x.shape[x.dim() - self.domain.event_dim :]
-        rows = x.expand(*batch, *event).reshape(math.prod(batch), *event)
-        result = side(rows, context)
+        row = event if event_dim else (1,)
+        result = side(x.expand(batch + event).reshape(math.prod(batch), *row), context)
         if isinstance(result, tuple):
-            return result[0].reshape(*batch, *event), result[1].reshape(batch)
-        return result.reshape(*batch, *event)
+            return result[0].reshape(batch + event), result[1].reshape(batch)
+        return result.reshape(batch + event)
 
-    def _keep(self, x: Tensor, y: Tensor, result: Tensor) -> None:
-        # Tensors of inference mode carry no version, so that nothing could tell a stale pair.
-        if not self._cache_size or x.is_inference() or y.is_inference():
-            self._pair = None
-            return
-        self._pair = Pair(x, y, self._state(x, y))
-        if result.requires_grad:
-            result.register_hook(self._pair.forget)
+    def _find(self, x: Tensor, y: Tensor | None = None) -> Pair | None:
+        return self._cache.find(self.layer, self.context, *self._in_order(x, y))
 
-    def _is_fresh(self, pair: Pair) -> bool:
-        return not pair.spent and pair.state == self._state(pair.x, pair.y)
+    def _keep(self, x: Tensor, y: Tensor) -> Pair | None:
+        if not self._cache_size or x.shape != y.shape:  # a context broadcast x
+            return None
+        pair = self._cache.keep(self.layer, self.context, *self._in_order(x, y))
+        if pair is not None:
+            pair.watch(y)
+        return pair
 
-    def _state(self, x: Tensor, y: Tensor) -> tuple[Any, ...]:
-        """Whatever the pair depends on, as numbers that change with it."""
-        tensors = [x, y, *self.layer.parameters(), *self.layer.buffers()]
-        if self.context is not None:
-            tensors.append(self.context)
-        versions = (None if t.is_inference() else t._version for t in tensors)
-        grads = (t.requires_grad for t in tensors)
-        return torch.is_grad_enabled(), *versions, *grads, *(t.data_ptr() for t in tensors)
+    def _in_order(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Input and output of the layer, from those of the transform, and the other way around."""
+        return (x, y) if self._is_forward else (y, x)
+
+    def _signed(self, logabsdet: Tensor) -> Tensor:
+        """The log-det of the transform from that of the layer, and the other way around."""
+        return logabsdet if self._is_forward else -logabsdet
+
+
+def check_layer(layer: Layer) -> None:
+    if not isinstance(layer, Layer):
+        raise TypeError(
+            f"layer must be a layer of this package, got {type(layer).__name__}: a branch becomes "
+            "one in InvertibleResidualBlock(branch)."
+        )
+
+
+def check_event_dim(value: int) -> None:
+    if value < 0:
+        raise ValueError(f"event_dim must not be negative, got {value!r}.")
+
+
+def broadcast(batch: torch.Size, context: torch.Size) -> torch.Size:
+    try:
+        return torch.broadcast_shapes(batch, context)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the batch {tuple(batch)} of x does not broadcast with the batch {tuple(context)} of "
+            "the context: draw as many samples as there are contexts, or give x one more "
+            "dimension."
+        ) from error

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit, check_features
-from iresnet_flows.distributions import LayerTransform
+from iresnet_flows.distributions import LayerTransform, check_event_dim, check_layer
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz import LipschitzMLP
@@ -32,13 +32,26 @@ __all__ = [
 class LayerTransformModule(LayerTransform, TransformModule):
     """A layer as a Pyro `TransformModule`; base to sample is `__call__`.
 
+    Its ``.inv`` is a `TransformModule` too, with the same parameters under the same names. What
+    `ComposeTransformModule` gives as its own ``.inv`` is not, so that a whole stack is turned
+    around by ``explicit``.
+
     Arguments:
         layer: A layer of this package, without context.
         explicit: The side that is the layer itself, ``"forward"`` (guides) or ``"inverse"``
-            (density estimation). Prefer it to ``.inv``, whose parameters a
-            `ComposeTransformModule` does not see.
-        event_dim: The number of dimensions of one event.
+            (density estimation).
+        event_dim: The number of dimensions of one event; see `LayerTransform`.
         cache_size: 1 to keep the latest pair, 0 to keep nothing.
+
+    Raises:
+        ValueError: The layer asks for a context.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.layers import ElementwiseAffine
+        >>> t = LayerTransformModule(ElementwiseAffine(3))
+        >>> t(torch.randn(4, 5, 3)).shape
+        torch.Size([4, 5, 3])
     """
 
     def __init__(
@@ -49,6 +62,12 @@ class LayerTransformModule(LayerTransform, TransformModule):
         cache_size: int = 1,
     ) -> None:
         super().__init__(layer, explicit, None, event_dim, cache_size)
+        if layer.context_features is not None:
+            raise ValueError(
+                f"the layer was built for a context of {layer.context_features} features: use "
+                "ConditionalInvertibleResidual (or ConditionalLayerTransformModule) and its "
+                "condition(context)."
+            )
 
 
 class ConditionalLayerTransformModule(ConditionalTransformModule):
@@ -59,17 +78,36 @@ class ConditionalLayerTransformModule(ConditionalTransformModule):
     Arguments:
         layer: A layer of this package that takes a context.
         explicit: The side that is the layer itself.
-        event_dim: The number of dimensions of one event.
+        event_dim: The number of dimensions of one event; see `LayerTransform`.
+
+    Raises:
+        ValueError: The layer takes no context.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import CayleyBlock, LipschitzMLP
+        >>> layer = CayleyBlock(LipschitzMLP(2, context_features=3))
+        >>> t = ConditionalLayerTransformModule(layer)
+        >>> t.condition(torch.randn(7, 3))(torch.randn(5, 7, 2)).shape
+        torch.Size([5, 7, 2])
     """
 
     def __init__(self, layer: Layer, explicit: str = "forward", event_dim: int = 1) -> None:
         super().__init__()
+        check_layer(layer)
         check_explicit(explicit)
+        check_event_dim(event_dim)
+        if layer.context_features is None:
+            raise ValueError(
+                "the layer takes no context: build it with context_features, or use "
+                "InvertibleResidual (or LayerTransformModule)."
+            )
         self.layer = layer
         self.explicit = explicit
         self.event_dim = event_dim
 
     def condition(self, context: Tensor) -> LayerTransform:
+        """The transform given this context, with shape ``(*batch, context_features)``."""
         return LayerTransform(self.layer, self.explicit, context, self.event_dim)
 
 
@@ -126,8 +164,13 @@ class ConditionalInvertibleResidual(ConditionalLayerTransformModule):
 
     Example:
         >>> import torch
-        >>> t = conditional_invertible_residual(2, context_dim=3)
-        >>> t.condition(torch.randn(7, 3))(torch.randn(7, 2)).shape
+        >>> import pyro.distributions as dist
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2, context_features=3))
+        >>> t = ConditionalInvertibleResidual(block)
+        >>> base = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        >>> flow = dist.ConditionalTransformedDistribution(base, [t])
+        >>> flow.condition(torch.randn(7, 3)).sample((7,)).shape
         torch.Size([7, 2])
     """
 
@@ -147,17 +190,23 @@ def invertible_residual(
     explicit: str = "forward",
     **kwargs: Any,
 ) -> InvertibleResidual:
-    """A residual block of a multilayer branch, for `iterated` and as `init_transform_fn`.
+    """A helper that makes an `InvertibleResidual` of a `LipschitzMLP` of the right sizes.
+
+    It is a ``base_fn`` of Pyro's `iterated`, and the ``init_transform_fn`` of an
+    `AutoNormalizingFlow` or, stacked, ``partial(iterated, 4, invertible_residual)``.
 
     Arguments:
         input_dim: The dimension of the event.
-        hidden_dims: The widths of the hidden layers; None: two of ten times `input_dim`.
-        explicit: The side that computes x + g(x).
-        kwargs: Further arguments of `LipschitzMLP`, and ``log_det`` and ``solver``.
+        hidden_dims: The widths of the branch's hidden layers. Defaults to
+            ``[10 * input_dim, 10 * input_dim]``.
+        explicit: The side that computes x + g(x). Defaults to ``"forward"``, base to sample,
+            for guides; ``"inverse"`` is for density estimation.
+        kwargs: ``lipschitz`` (defaults to 0.9) and ``activation`` (``"csin"``) of `LipschitzMLP`;
+            ``log_det``, ``solver`` and ``memory`` of `InvertibleResidualBlock`.
 
     Example:
         >>> from pyro.distributions.transforms import iterated
-        >>> transform = iterated(4, invertible_residual, 2, [16, 16])
+        >>> transform = iterated(4, invertible_residual, 2, [16, 16], lipschitz=0.97)
         >>> len(transform.parts)
         4
     """
@@ -171,15 +220,23 @@ def conditional_invertible_residual(
     explicit: str = "forward",
     **kwargs: Any,
 ) -> ConditionalInvertibleResidual:
-    """A residual block whose branch takes a context.
+    """A helper that makes a `ConditionalInvertibleResidual` of a `LipschitzMLP`.
 
     Arguments:
         input_dim: The dimension of the event.
         context_dim: The dimension of the context.
-        hidden_dims: The widths of the hidden layers; None: two of ten times `input_dim`.
-        explicit: The side that computes x + g(x; c).
-        kwargs: Further arguments of `LipschitzMLP`, and ``log_det`` and ``solver``.
+        hidden_dims: The widths of the branch's hidden layers. Defaults to
+            ``[10 * input_dim, 10 * input_dim]``.
+        explicit: The side that computes x + g(x; c). Defaults to ``"forward"``, base to sample.
+        kwargs: As for `invertible_residual`.
+
+    Example:
+        >>> import torch
+        >>> t = conditional_invertible_residual(2, context_dim=3, hidden_dims=[16, 16])
+        >>> t.condition(torch.randn(7, 3))(torch.randn(7, 2)).shape
+        torch.Size([7, 2])
     """
+    check_features("context_dim", context_dim)
     block = make_block(input_dim, hidden_dims, context_features=context_dim, **kwargs)
     return ConditionalInvertibleResidual(block, explicit)
 
@@ -189,8 +246,10 @@ def make_block(
     hidden_dims: Sequence[int] | None,
     log_det: Any = None,
     solver: Any = None,
+    memory: Any = "full",
     **kwargs: Any,
 ) -> InvertibleResidualBlock:
     check_features("input_dim", input_dim)
     widths = (10 * input_dim,) * 2 if hidden_dims is None else hidden_dims
-    return InvertibleResidualBlock(LipschitzMLP(input_dim, widths, **kwargs), log_det, solver)
+    branch = LipschitzMLP(input_dim, widths, **kwargs)
+    return InvertibleResidualBlock(branch, log_det, solver, memory)
