@@ -88,10 +88,14 @@ class ForeignLayer(Layer):
         )
 
     def _both(self, side: str, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not len(x):  # most hosts cannot take an empty batch
+            return x.clone(), x.new_zeros(0)
         value, ladj = self._ask(self.evaluate, side, x, context)
         return self._require_shape(value, x), per_sample(ladj, x)
 
     def _alone(self, side: str, x: Tensor, context: Tensor | None) -> Tensor:
+        if not len(x):
+            return x.clone()
         return self._require_shape(self._ask(self.value, side, x, context), x)
 
     def _ask(self, question: Any, side: str, x: Tensor, context: Tensor | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import MethodType
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -32,7 +33,12 @@ def renewed(transform: Transform, visit: Visit = lambda _, part: part, path: str
     if is_module:
         visit(path, transform)
 
+    kind = Inverse if is_inverse(transform) else type(transform)
+    copy = kind.__new__(kind)
+
     def part(name: str, value: Any) -> Any:
+        if getattr(value, "__self__", None) is transform:
+            return MethodType(value.__func__, copy)
         if isinstance(value, Transform):
             return renewed(value, visit, name)
         if isinstance(value, (list, tuple)) and holds_transforms(value):
@@ -41,7 +47,6 @@ def renewed(transform: Transform, visit: Visit = lambda _, part: part, path: str
             return {key: part(f"{name}_{key}", v) for key, v in value.items()}
         return value if is_module else leaf(name, value, visit)
 
-    copy = transform.__new__(type(transform))
     for name, value in vars(transform).items():
         if name.startswith("_cache") or (name == "_inv" and not is_inverse(transform)):
             copy.__dict__[name] = None
@@ -51,6 +56,13 @@ def renewed(transform: Transform, visit: Visit = lambda _, part: part, path: str
     # Within one use the log-det may find again what the value has computed.
     copy.__dict__.update(_cache_size=1, _cached_x_y=(None, None))
     return copy
+
+
+class Inverse(_InverseTransform):
+    """torch's own, whose copies and pickles forget what they are the inverse of."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
 
 
 def leaf(name: str, value: Any, visit: Visit) -> Any:

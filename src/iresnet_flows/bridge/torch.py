@@ -78,6 +78,10 @@ class TransformLayer(BuiltLayer):
     def build(self, context: Tensor | None) -> Transform:
         return renewed(self.guest, lambda name, part: getattr(self.parts, name, part))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without what the host has cached, which can be neither copied nor pickled."""
+        return {**vars(TransformLayer(self.build(None))), "training": self.training}
+
     @property
     def sign(self) -> int:
         return self.build(None).sign
