@@ -40,10 +40,10 @@ def to_nflows(transform: Any, explicit: str | None = None) -> LayerTransform:
         >>> flow.log_prob(flow.sample(5)).shape
         torch.Size([5])
     """
-    from iresnet_flows.bridge.nflows import GuestTransform
+    from iresnet_flows.nflows import LayerTransform
 
     guest = recognised(transform)
-    return GuestTransform(guest.layer, explicit or guest.side(forward_generates=False))
+    return LayerTransform(guest.layer, explicit or guest.side(forward_generates=False))
 
 
 def to_pyro(

@@ -1,9 +1,7 @@
-"""nflows' transforms as layers, and layers of any host as nflows' transforms."""
+"""nflows' transforms as layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from nflows.transforms import base
@@ -13,11 +11,11 @@ from iresnet_flows import errors
 from iresnet_flows.bridge.guests import ForeignLayer, Guest
 from iresnet_flows.nflows import LayerTransform
 
-__all__ = ["GuestTransform", "InverseNotAvailable", "NflowsLayer", "recognised"]
+__all__ = ["InverseNotAvailable", "NflowsLayer", "recognised"]
 
 
 class InverseNotAvailable(errors.InverseNotAvailable, base.InverseNotAvailable):
-    """The exception of this package, for those who wait for nflows' own."""
+    """The exception of this package for those who wait for nflows' own of that name."""
 
 
 class NflowsLayer(ForeignLayer):
@@ -29,26 +27,6 @@ class NflowsLayer(ForeignLayer):
     def evaluate(self, side: str, x: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:
         function = self.guest if side == "forward" else self.guest.inverse
         return function(x, context)
-
-
-class GuestTransform(LayerTransform):
-    """A layer of any host as an nflows `Transform`, with nflows' own exceptions."""
-
-    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        with in_nflows_terms():
-            return super().forward(inputs, context)
-
-    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        with in_nflows_terms():
-            return super().inverse(inputs, context)
-
-
-@contextmanager
-def in_nflows_terms() -> Iterator[None]:
-    try:
-        yield
-    except errors.InverseNotAvailable as error:
-        raise InverseNotAvailable(*error.args) from error
 
 
 def recognised(transform: Any) -> Guest | None:
