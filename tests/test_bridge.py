@@ -130,6 +130,12 @@ def test_pyro_conditions_only_layers_with_a_context():
     assert isinstance(conditional, pyro.ConditionalTransformModule)
 
 
+def test_pyro_conditions_a_layer_that_comes_by_way_of_another_host(host):
+    pyro = pytest.importorskip("pyro.distributions")
+    crossed = to_pyro(BRIDGES[host](FFJORD(2, context_features=3)))
+    assert isinstance(crossed, pyro.ConditionalTransformModule)
+
+
 def test_each_host_has_a_side_that_it_prefers(host):
     layer, x = build(LAYERS["affine"]), points()
     value = sides(host, layer, None)[0 if host != "normflows" else 1](x)[0]

@@ -258,7 +258,7 @@ def test_modes_pass_through_and_the_host_says_why_it_has_no_inverse(host):
 
 @pytest.mark.parametrize("host", ["pyro", "zuko"])
 def test_leading_dimensions_and_contexts_broadcast(host):
-    case = CASES["nflows, autoregressive, context"]
+    case = CASES["nflows, affine coupling, context"]
     transform, x, context = case()
     bridged = case.bridged(host, transform)
     many = torch.stack([x, 2 * x])
@@ -283,10 +283,13 @@ def test_a_missing_context_is_asked_for():
         to_nflows(pt.conditional_planar(4, 3)).inverse(torch.randn(5, 4))
 
 
-def test_pyro_tells_that_a_transform_is_conditional_by_itself():
-    conditional = pt.conditional_spline(4, 3)
+def test_pyro_tells_what_is_conditional_also_by_way_of_another_host():
+    conditional = pt.conditional_generalized_channel_permute(context_dim=3, channels=4)
     assert hasattr(to_pyro(conditional), "condition")
-    assert hasattr(to_pyro(to_pyro(conditional)), "condition")
+    for bridge in BRIDGES.values():
+        crossed = to_pyro(bridge(conditional))
+        assert hasattr(crossed, "condition")
+        assert crossed.event_dim == 3
     assert not hasattr(to_pyro(pt.spline(4)), "condition")
 
 
@@ -335,6 +338,16 @@ def test_lazily_computed_tensors_are_not_saved():
     transform = pt.Permute(torch.tensor([2, 0, 1, 3]))
     transform.inv(torch.randn(5, 4))
     assert list(to_nflows(transform).state_dict()) == ["layer.parts.permutation"]
+
+
+@each_host
+def test_log_dets_have_the_dtype_and_batch_of_the_values(host):
+    _, ladj = to_data(host, BRIDGES[host](nf.flows.Permute(4)), torch.randn(5, 4).double())
+    assert ladj.dtype == torch.float64  # normflows' own is in single precision
+    _, ladj = to_data(
+        host, BRIDGES[host](nf.flows.InvertibleAffine(4, use_lu=False)), torch.eye(4)
+    )
+    assert ladj.shape == (4,)  # normflows' own is one number
 
 
 def test_composites_keep_double_precision():

@@ -32,8 +32,20 @@ class Guest:
 
     layer: Layer
     generates: bool | None
-    event_dim: int = 1
-    conditional: bool = False
+    event_dim: int
+    conditional: bool
+
+    @classmethod
+    def of(cls, layer: Layer, **known: Any) -> Guest:
+        """The guest of which this is known, and otherwise what the layer itself says."""
+        says = {
+            "generates": None,
+            "event_dim": 1,
+            "conditional": layer.context_features is not None,
+        }
+        if isinstance(layer, ForeignLayer):
+            says = {name: getattr(layer, name) for name in says}
+        return cls(layer, **{**says, **known})
 
     def side(self, *, forward_generates: bool, prefer_generating: bool = False) -> str:
         """The side of the next host that keeps the density, or that it prefers."""
@@ -52,10 +64,12 @@ class ForeignLayer(Layer):
 
     Attributes:
         generates: Whether that forward takes noise to data.
+        conditional: Whether the host says that it takes a context.
         missing: What the host raises where a transform lacks a side.
     """
 
     generates: ClassVar[bool]
+    conditional: ClassVar[bool] = False
     missing: ClassVar[tuple[type[Exception], ...]] = (NotImplementedError,)
 
     def __init__(self, guest: Any) -> None:
@@ -83,24 +97,30 @@ class ForeignLayer(Layer):
         return self._alone("inverse", y, context)
 
     @property
+    def event_dim(self) -> int:
+        """The number of dimensions of one event, 1 where the host does not say."""
+        return 1
+
+    @property
     def sign(self) -> int:
         raise NotImplementedError(
             f"{self._name()} does not say whether it increases: no cdf can be taken through it."
         )
 
     def _both(self, side: str, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        check_tensor("x", x)
         if not len(x):  # most hosts cannot take an empty batch
             return x.clone(), x.new_zeros(0)
         value, ladj = self._ask(self.evaluate, side, x, context)
         return self._require_shape(value, x), per_sample(ladj, x)
 
     def _alone(self, side: str, x: Tensor, context: Tensor | None) -> Tensor:
+        check_tensor("x", x)
         if not len(x):
             return x.clone()
         return self._require_shape(self._ask(self.value, side, x, context), x)
 
     def _ask(self, question: Any, side: str, x: Tensor, context: Tensor | None) -> Any:
-        check_tensor("x", x)
         if context is not None and context.dim() == 1:
             context = context.expand(len(x), -1)
         try:

@@ -31,7 +31,7 @@ class NflowsLayer(ForeignLayer):
 
 def recognised(transform: Any) -> Guest | None:
     if isinstance(transform, LayerTransform):
-        return Guest(transform.layer, generates=transform.explicit == "inverse")
+        return Guest.of(transform.layer, generates=transform.explicit == "inverse")
     if isinstance(transform, base.Transform):
-        return Guest(NflowsLayer(transform), generates=False)
+        return Guest.of(NflowsLayer(transform))
     return None

@@ -51,7 +51,7 @@ def recognised(transform: Any) -> Guest | None:
             "host could invert."
         )
     if isinstance(transform, LayerFlow):
-        return Guest(transform.layer, generates=transform.explicit == "forward")
+        return Guest.of(transform.layer, generates=transform.explicit == "forward")
     if isinstance(transform, Flow):
-        return Guest(NormflowsLayer(transform), generates=True)
+        return Guest.of(NormflowsLayer(transform))
     return None

@@ -20,6 +20,11 @@ class ConditionalTransformLayer(BuiltLayer):
     """A Pyro `ConditionalTransform` as a layer; `forward` takes base to sample."""
 
     generates = True
+    conditional = True
+
+    @property
+    def event_dim(self) -> int:
+        return getattr(getattr(self.guest, "domain", None), "event_dim", 1)
 
     def build(self, context: Tensor | None) -> Transform:
         if context is None:
@@ -29,10 +34,12 @@ class ConditionalTransformLayer(BuiltLayer):
 
 def recognised(transform: Any) -> Guest | None:
     if isinstance(transform, ConditionalLayerTransformModule):
-        generates = transform.explicit == "forward"
-        return Guest(transform.layer, generates, transform.event_dim, conditional=True)
+        return Guest.of(
+            transform.layer,
+            generates=transform.explicit == "forward",
+            event_dim=transform.event_dim,
+            conditional=True,
+        )
     if isinstance(transform, ConditionalTransform):
-        event_dim = getattr(getattr(transform, "domain", None), "event_dim", 1)
-        layer = ConditionalTransformLayer(transform)
-        return Guest(layer, generates=True, event_dim=event_dim, conditional=True)
+        return Guest.of(ConditionalTransformLayer(transform))
     return None

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from iresnet_flows.bridge import torch
-from iresnet_flows.bridge.guests import ForeignLayer, Guest
+from iresnet_flows.bridge.guests import Guest
 from iresnet_flows.layers.contract import Layer
 
 __all__ = ["recognised"]
@@ -21,11 +21,8 @@ def recognised(transform: Any) -> Guest:
     Raises:
         TypeError: Nobody knows it.
     """
-    if isinstance(transform, ForeignLayer):
-        return Guest(transform, transform.generates)
     if isinstance(transform, Layer):
-        conditional = transform.context_features is not None
-        return Guest(transform, generates=None, conditional=conditional)
+        return Guest.of(transform)
 
     # A transform of a host that nobody has imported yet cannot have been given.
     hosts = [import_module(f"{__package__}.{host}") for host in HOSTS if sys.modules.get(host)]

@@ -48,7 +48,7 @@ def renewed(transform: Transform, visit: Visit = lambda _, part: part, path: str
         return value if is_module else leaf(name, value, visit)
 
     for name, value in vars(transform).items():
-        if name.startswith("_cache") or (name == "_inv" and not is_inverse(transform)):
+        if is_cached(name, value) or (name == "_inv" and not is_inverse(transform)):
             copy.__dict__[name] = None
         elif not is_lazy(transform, name, value):
             copy.__dict__[name] = part(f"{path}_{name}" if path else name, value)
@@ -82,6 +82,11 @@ def holds_transforms(values: Iterable[Any]) -> bool:
 
 def is_inverse(transform: Transform) -> bool:
     return isinstance(transform, _InverseTransform)
+
+
+def is_cached(name: str, value: Any) -> bool:
+    """Whether it is what torch or Pyro have kept of an earlier call."""
+    return name.startswith("_cache") and isinstance(value, (Tensor, list, tuple))
 
 
 def is_lazy(transform: Transform, name: str, value: Any) -> bool:

@@ -83,6 +83,10 @@ class TransformLayer(BuiltLayer):
         return {**vars(TransformLayer(self.build(None))), "training": self.training}
 
     @property
+    def event_dim(self) -> int:
+        return max(1, self.guest.domain.event_dim)
+
+    @property
     def sign(self) -> int:
         return self.build(None).sign
 
@@ -101,12 +105,15 @@ def recognised(transform: Any) -> Guest | None:
         guest = recognised(transform.inv)
         return None if guest is None else guest.reversed()
     if isinstance(transform, LayerTransform) and transform.context is None:
-        generates = transform.explicit == "forward"
-        return Guest(transform.layer, generates, transform.domain.event_dim)
+        return Guest.of(
+            transform.layer,
+            generates=transform.explicit == "forward",
+            event_dim=transform.domain.event_dim,
+        )
     if not isinstance(transform, Transform):
         return None
     if not transform.bijective:
         raise TypeError(
             f"{type(transform).__name__} is not bijective: no density goes through it."
         )
-    return Guest(TransformLayer(transform), True, max(1, transform.domain.event_dim))
+    return Guest.of(TransformLayer(transform))

@@ -27,8 +27,11 @@ class LazyTransformLayer(BuiltLayer):
 
 def recognised(transform: Any) -> Guest | None:
     if isinstance(transform, LayerLazyTransform):
-        generates = transform.explicit == "inverse"
-        return Guest(transform.layer, generates, transform.event_dim)
+        return Guest.of(
+            transform.layer,
+            generates=transform.explicit == "inverse",
+            event_dim=transform.event_dim,
+        )
     if isinstance(transform, LazyTransform):
-        return Guest(LazyTransformLayer(transform), generates=False)
+        return Guest.of(LazyTransformLayer(transform))
     return None
