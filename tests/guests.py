@@ -41,7 +41,7 @@ class Case:
         make: Builds it.
         event: The shape of a sample.
         context_features: The size of its context, or None.
-        lacks: The way that it cannot go, ``"to_noise"``, or None.
+        lacks: The way that it cannot go, ``"to_noise"`` or ``"to_data"``, or None.
         range: The largest absolute value of the data that it takes.
         tolerance: How exact its host is in float64.
     """
@@ -162,12 +162,20 @@ def glow_block():
     return nf.flows.GlowBlock(IMAGE[0], 6, scale_map="sigmoid", init_zeros=False)
 
 
+def coupling():
+    return hostile(pt.affine_coupling(4, [6]).double(), 0.2)
+
+
+def planar():
+    return hostile(pt.planar(4).double(), 0.2)
+
+
 def composed():
     """A transform of transforms, one inverted, whose parameters Pyro itself does not see."""
     scale = nn.Parameter(torch.tensor([2.0, 0.5, 1.5, 0.7], dtype=torch.float64))
     shift = torch.tensor([0.5, -1.0, 0.0, 2.0], dtype=torch.float64)
-    spline = hostile(pt.affine_coupling(4, [6]).double(), 0.2)
-    return tt.ComposeTransform([spline.inv, tt.AffineTransform(shift, scale), tt.TanhTransform()])
+    affine = tt.AffineTransform(shift, scale)
+    return tt.ComposeTransform([coupling().inv, affine, tt.TanhTransform()])
 
 
 net = partial(ResidualNet, hidden_features=6, num_blocks=1)
@@ -199,6 +207,8 @@ CASES = {
     "pyro, spline coupling": pyro(lambda: pt.spline_coupling(4, hidden_dims=[6])),
     "pyro, affine coupling": pyro(lambda: pt.affine_coupling(4, [6])),
     "pyro, planar": pyro(lambda: pt.planar(4), lacks="to_noise"),
+    "pyro, planar inverted": pyro(lambda: planar().inv, lacks="to_data"),
+    "pyro, affine coupling inverted": pyro(lambda: coupling().inv),
     "pyro, radial": pyro(lambda: pt.radial(4), lacks="to_noise"),
     "pyro, spline, context": pyro(
         lambda: pt.conditional_spline(4, 3, hidden_dims=[6]), context_features=3

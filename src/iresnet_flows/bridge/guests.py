@@ -38,13 +38,9 @@ class Guest:
     @classmethod
     def of(cls, layer: Layer, **known: Any) -> Guest:
         """The guest of which this is known, and otherwise what the layer itself says."""
-        says = {
-            "generates": None,
-            "event_dim": 1,
-            "conditional": layer.context_features is not None,
-        }
+        says = {"generates": None, "event_dim": 1, "conditional": layer.takes_context is True}
         if isinstance(layer, ForeignLayer):
-            says = {name: getattr(layer, name) for name in says}
+            says.update(generates=layer.generates, event_dim=layer.event_dim)
         return cls(layer, **{**says, **known})
 
     def side(self, *, forward_generates: bool, prefer_generating: bool = False) -> str:
@@ -64,12 +60,10 @@ class ForeignLayer(Layer):
 
     Attributes:
         generates: Whether that forward takes noise to data.
-        conditional: Whether the host says that it takes a context.
         missing: What the host raises where a transform lacks a side.
     """
 
     generates: ClassVar[bool]
-    conditional: ClassVar[bool] = False
     missing: ClassVar[tuple[type[Exception], ...]] = (NotImplementedError,)
 
     def __init__(self, guest: Any) -> None:
@@ -95,6 +89,10 @@ class ForeignLayer(Layer):
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self._alone("inverse", y, context)
+
+    @property
+    def takes_context(self) -> bool | None:
+        return None
 
     @property
     def event_dim(self) -> int:

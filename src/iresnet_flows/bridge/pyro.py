@@ -20,7 +20,10 @@ class ConditionalTransformLayer(BuiltLayer):
     """A Pyro `ConditionalTransform` as a layer; `forward` takes base to sample."""
 
     generates = True
-    conditional = True
+
+    @property
+    def takes_context(self) -> bool:
+        return True
 
     @property
     def event_dim(self) -> int:

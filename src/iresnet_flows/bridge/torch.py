@@ -83,6 +83,10 @@ class TransformLayer(BuiltLayer):
         return {**vars(TransformLayer(self.build(None))), "training": self.training}
 
     @property
+    def takes_context(self) -> bool:
+        return False
+
+    @property
     def event_dim(self) -> int:
         return max(1, self.guest.domain.event_dim)
 

@@ -21,6 +21,11 @@ class Layer(nn.Module, ABC):
     context_features: int | None = None
 
     @property
+    def takes_context(self) -> bool | None:
+        """Whether it asks for a context; None where it cannot tell, as a layer of another host."""
+        return self.context_features is not None
+
+    @property
     def sign(self) -> int:
         """The sign of det(dy/dx): +1 for the layers of this package."""
         return 1
