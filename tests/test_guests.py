@@ -12,7 +12,7 @@ import torch
 from guests import BRIDGES, CASES, WAYS, Density, glow_block, nf, nt, pt, to_data, to_noise, tt
 from torch import nn
 
-from iresnet_flows import InvertibleResidualBlock, LipschitzConvNet
+from iresnet_flows import InvertibleResidualBlock, LipschitzConvNet, LipschitzMLP
 from iresnet_flows.bridge import to_nflows, to_normflows, to_pyro
 from iresnet_flows.errors import InverseNotAvailable
 
@@ -332,6 +332,32 @@ def test_parameters_of_a_conditioned_transform_are_found():
     assert set(map(id, bridged.parameters())) == set(map(id, conditional.parameters()))
     z = torch.randn(5, 4)
     close(bridged(z)[0], conditional.condition(context)(z), 1e-6)
+
+
+def test_a_conditioned_layer_of_this_package_keeps_its_context():
+    block = InvertibleResidualBlock(LipschitzMLP(4, (8,), context_features=3))
+    z, context = torch.randn(5, 4), torch.randn(5, 3)
+    bridged = to_normflows(to_pyro(block).condition(context))
+    assert set(map(id, bridged.parameters())) == set(map(id, block.parameters()))
+    close(bridged(z)[0], block.transform(z, context))
+    close(bridged(z)[1], block(z, context)[1])
+
+
+@each_host
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nflows, affine coupling",
+        "pyro, affine coupling inverted",
+        "normflows, composite and reverse",
+    ],
+)
+def test_the_device_is_kept(name, host):
+    transform, x, _ = CASES[name]()
+    bridged = BRIDGES[host](transform).to("meta")
+    value, ladj = to_noise(host, bridged, x.to("meta"))
+    assert value.is_meta
+    assert ladj.is_meta
 
 
 def test_lazily_computed_tensors_are_not_saved():
