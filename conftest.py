@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 SOURCE = "src/iresnet_flows"
-HOSTS = ("nflows", "pyro", "normflows", "torchdiffeq")
+HOSTS = ("nflows", "pyro", "normflows", "zuko", "torchdiffeq")
 EXPERIMENTS = ("nflows", "torchdiffeq", "lightning", "typer", "sklearn", "pandas", "jinja2")
 NEEDS = {
     "nflows.py": ("nflows",),
@@ -12,7 +12,7 @@ NEEDS = {
     "zuko.py": ("zuko",),
     "sbi.py": ("sbi",),
     "ffjord.py": ("torchdiffeq",),
-    "bridge.py": HOSTS,
+    "bridge": HOSTS,
     "experiments": EXPERIMENTS,
 }
 

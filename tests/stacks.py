@@ -1,17 +1,21 @@
-"""One stack of a residual block, a Glow step, a coupling and an FFJORD layer, in each host."""
+"""Stacks of a residual block, a Glow step, couplings and an FFJORD layer, in each host.
+
+One of each host's own layers, and one of the layers of all hosts.
+"""
 
 from dataclasses import dataclass
 from functools import partial
 
 import pytest
 
-for package in ("nflows", "normflows", "pyro", "torchdiffeq"):
+for package in ("nflows", "normflows", "pyro", "zuko", "torchdiffeq"):
     pytest.importorskip(package)
 
 import normflows as nf
 import pyro.distributions as dist
 import pyro.distributions.transforms as pt
 import torch
+import zuko
 from nflows.distributions.normal import StandardNormal
 from nflows.flows.base import Flow
 from nflows.nn.nets import ResidualNet
@@ -21,7 +25,7 @@ from nflows.transforms.lu import LULinear
 from nflows.transforms.normalization import ActNorm
 
 from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
-from iresnet_flows.bridge import to_nflows, to_normflows, to_pyro
+from iresnet_flows.bridge import to_nflows, to_normflows, to_pyro, to_zuko
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.layers import ElementwiseAffine
 from iresnet_flows.nflows import InvertibleResidualTransform
@@ -41,21 +45,49 @@ def ffjord():
     return FFJORD(FEATURES, (WIDTH, WIDTH), method="rk4", steps=16)
 
 
+def nflows_coupling(sign=1.0):
+    mask = sign * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    return AffineCouplingTransform(mask, partial(ResidualNet, hidden_features=WIDTH, num_blocks=1))
+
+
+def normflows_coupling():
+    net = nf.nets.MLP([FEATURES // 2, WIDTH, FEATURES], init_zeros=True)
+    return nf.flows.AffineCouplingBlock(net)
+
+
+def pyro_coupling():
+    return pt.affine_coupling(FEATURES, [WIDTH], log_scale_min_clip=-1.0)
+
+
+def of_all_hosts():
+    """Layers of every host, from data to noise."""
+    return [
+        residual(),
+        *(nf.flows.ActNorm(FEATURES), nf.flows.LULinearPermute(FEATURES), normflows_coupling()),
+        nflows_coupling(),
+        zuko.flows.NSF(FEATURES, transforms=1, hidden_features=[WIDTH]).transform,
+        pyro_coupling(),
+        pt.Permute(torch.arange(FEATURES).flip(0)),
+        ffjord(),
+    ]
+
+
 class NflowsStack(torch.nn.Module):
     """An nflows `Flow`, whose transform takes data to noise."""
 
     def __init__(self):
         super().__init__()
-        mask = torch.tensor([1.0, -1.0, 1.0, -1.0])
-        net = partial(ResidualNet, hidden_features=WIDTH, num_blocks=1)
-        transforms = [
+        transforms = CompositeTransform(self.transforms())
+        self.flow = Flow(transforms, StandardNormal([FEATURES]))
+
+    def transforms(self):
+        return [
             InvertibleResidualTransform(residual()),
             *(ActNorm(FEATURES), LULinear(FEATURES, identity_init=True)),
-            AffineCouplingTransform(mask, net),
-            AffineCouplingTransform(-mask, net),
+            nflows_coupling(),
+            nflows_coupling(-1.0),
             to_nflows(ffjord()),
         ]
-        self.flow = Flow(CompositeTransform(transforms), StandardNormal([FEATURES]))
 
     def log_prob(self, x):
         return self.flow.log_prob(x)
@@ -70,31 +102,36 @@ class NflowsStack(torch.nn.Module):
         return self.flow.sample(count)
 
 
+class AllInNflows(NflowsStack):
+    def transforms(self):
+        return [to_nflows(layer) for layer in of_all_hosts()]
+
+
 class PyroStack(torch.nn.Module):
     """A Pyro `TransformedDistribution`, whose transforms take noise to data."""
 
     def __init__(self):
         super().__init__()
-        self.transforms = torch.nn.ModuleList(
-            [
-                to_pyro(ffjord(), explicit="inverse"),
-                pt.affine_coupling(FEATURES, [WIDTH], log_scale_min_clip=-1.0),
-                pt.affine_coupling(FEATURES, [WIDTH], log_scale_min_clip=-1.0),
-                *(
-                    pt.matrix_exponential(FEATURES, iterations=20),
-                    to_pyro(ElementwiseAffine(FEATURES)),
-                ),
-                InvertibleResidual(residual(), explicit="inverse"),
-            ]
-        )
+        self.transforms = torch.nn.ModuleList(self.modules_to_data())
         self.register_buffer("zero", torch.zeros(FEATURES))
+
+    def modules_to_data(self):
+        return [
+            to_pyro(ffjord(), explicit="inverse"),
+            pyro_coupling(),
+            to_pyro(pt.Permute(torch.arange(FEATURES).flip(0))),
+            pyro_coupling(),
+            *(
+                pt.matrix_exponential(FEATURES, iterations=20),
+                to_pyro(ElementwiseAffine(FEATURES)),
+            ),
+            InvertibleResidual(residual(), explicit="inverse"),
+        ]
 
     @property
     def distribution(self):
         base = dist.Normal(self.zero, torch.ones_like(self.zero)).to_event(1)
-        flip = pt.Permute(torch.arange(FEATURES).flip(0))
-        first, second, *rest = self.transforms
-        return dist.TransformedDistribution(base, [first, second, flip, *rest])
+        return dist.TransformedDistribution(base, [*self.transforms])
 
     def log_prob(self, x):
         return self.distribution.log_prob(x)
@@ -113,25 +150,35 @@ class PyroStack(torch.nn.Module):
         return self.distribution.sample((count,))
 
 
+class AllInPyro(PyroStack):
+    def modules_to_data(self):
+        # For density estimation a layer of this package is explicit from data to noise.
+        first, *others, last = of_all_hosts()
+        return [
+            to_pyro(last, explicit="inverse"),
+            *map(to_pyro, reversed(others)),
+            to_pyro(first, explicit="inverse"),
+        ]
+
+
 class NormflowsStack(torch.nn.Module):
     """A normflows `NormalizingFlow`, whose flows take latent to data."""
 
     def __init__(self):
         super().__init__()
 
-        def coupling():
-            net = nf.nets.MLP([FEATURES // 2, WIDTH, FEATURES], init_zeros=True)
-            return nf.flows.AffineCouplingBlock(net)
+        base = nf.distributions.DiagGaussian(FEATURES)
+        self.flow = nf.NormalizingFlow(base, self.flows())
 
-        flows = [
+    def flows(self):
+        return [
             to_normflows(ffjord()),
-            coupling(),
+            normflows_coupling(),
             nf.flows.Permute(FEATURES, mode="swap"),
-            coupling(),
+            normflows_coupling(),
             *(nf.flows.LULinearPermute(FEATURES), nf.flows.ActNorm(FEATURES)),
             NormflowsResidual(residual()),
         ]
-        self.flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(FEATURES), flows)
 
     def log_prob(self, x):
         return self.flow.log_prob(x)
@@ -146,7 +193,46 @@ class NormflowsStack(torch.nn.Module):
         return self.flow.sample(count)[0]
 
 
-STACKS = {"nflows": NflowsStack, "pyro": PyroStack, "normflows": NormflowsStack}
+class AllInNormflows(NormflowsStack):
+    def flows(self):
+        return [to_normflows(layer) for layer in reversed(of_all_hosts())]
+
+
+class AllInZuko(torch.nn.Module):
+    """A zuko `Flow`, whose transforms take data to noise."""
+
+    def __init__(self):
+        super().__init__()
+        base = zuko.lazy.UnconditionalDistribution(
+            zuko.distributions.DiagNormal,
+            torch.zeros(FEATURES),
+            torch.ones(FEATURES),
+            buffer=True,
+        )
+        self.flow = zuko.lazy.Flow([to_zuko(layer) for layer in of_all_hosts()], base)
+
+    def log_prob(self, x):
+        return self.flow().log_prob(x)
+
+    def to_noise(self, x):
+        return self.flow.transform()(x)
+
+    def to_data(self, z):
+        return self.flow.transform().inv(z)
+
+    def sample(self, count):
+        return self.flow().sample((count,))
+
+
+STACKS = {
+    "nflows": NflowsStack,
+    "pyro": PyroStack,
+    "normflows": NormflowsStack,
+    "all in nflows": AllInNflows,
+    "all in pyro": AllInPyro,
+    "all in normflows": AllInNormflows,
+    "all in zuko": AllInZuko,
+}
 
 
 @dataclass

@@ -7,10 +7,11 @@ from cases import hostile
 pytest.importorskip("torchdiffeq")
 
 from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
-from iresnet_flows.bridge import to_nflows, to_normflows, to_pyro
+from iresnet_flows.bridge import to_nflows, to_normflows, to_pyro, to_zuko
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.layers import ElementwiseAffine, Layer
 
+BRIDGES = {"nflows": to_nflows, "normflows": to_normflows, "pyro": to_pyro, "zuko": to_zuko}
 TIGHT = FixedPoint(atol=1e-13, rtol=1e-13)
 
 LAYERS = {
@@ -28,7 +29,7 @@ each_conditional = pytest.mark.parametrize("make", CONDITIONAL.values(), ids=CON
 both_sides = pytest.mark.parametrize("explicit", ["forward", "inverse"])
 
 
-@pytest.fixture(params=["nflows", "normflows", "pyro"])
+@pytest.fixture(params=BRIDGES)
 def host(request):
     pytest.importorskip(request.param)
     return request.param
@@ -54,9 +55,11 @@ def sides(host, layer, explicit, context=None):
         return tuple(
             lambda x, side=side: side(x, context=context) for side in (flow, flow.inverse)
         )
-    transform = to_pyro(layer, explicit)
-    if context is not None:
-        transform = transform.condition(context)
+    if host == "zuko":
+        transform = to_zuko(layer, explicit)(context)
+    else:
+        transform = to_pyro(layer, explicit)
+        transform = transform if context is None else transform.condition(context)
     return tuple(
         lambda x, side=side: (side(x), side.log_abs_det_jacobian(x, side(x)))
         for side in (transform, transform.inv)
@@ -104,22 +107,20 @@ def test_the_context_reaches_the_layer(host, make, explicit):
 @each_layer
 def test_the_parameters_are_those_of_the_layer(host, make):
     layer = build(make)
-    adapted = {"nflows": to_nflows, "normflows": to_normflows, "pyro": to_pyro}[host](layer)
+    adapted = BRIDGES[host](layer)
     assert isinstance(adapted, torch.nn.Module)
     assert list(map(id, adapted.parameters())) == list(map(id, layer.parameters()))
     assert adapted.layer is layer
 
 
 def test_whatever_is_no_layer_is_refused(host):
-    bridge = {"nflows": to_nflows, "normflows": to_normflows, "pyro": to_pyro}[host]
     with pytest.raises(TypeError, match=r"layer.*Linear"):
-        bridge(torch.nn.Linear(2, 2))
+        BRIDGES[host](torch.nn.Linear(2, 2))
 
 
 def test_an_unknown_side_is_refused(host):
-    bridge = {"nflows": to_nflows, "normflows": to_normflows, "pyro": to_pyro}[host]
     with pytest.raises(ValueError, match="'backward'"):
-        bridge(ElementwiseAffine(2), "backward")
+        BRIDGES[host](ElementwiseAffine(2), "backward")
 
 
 def test_pyro_conditions_only_layers_with_a_context():
@@ -127,3 +128,15 @@ def test_pyro_conditions_only_layers_with_a_context():
     assert not isinstance(to_pyro(FFJORD(2)), pyro.ConditionalTransformModule)
     conditional = to_pyro(FFJORD(2, context_features=3))
     assert isinstance(conditional, pyro.ConditionalTransformModule)
+
+
+def test_pyro_conditions_a_layer_that_comes_by_way_of_another_host(host):
+    pyro = pytest.importorskip("pyro.distributions")
+    crossed = to_pyro(BRIDGES[host](FFJORD(2, context_features=3)))
+    assert isinstance(crossed, pyro.ConditionalTransformModule)
+
+
+def test_each_host_has_a_side_that_it_prefers(host):
+    layer, x = build(LAYERS["affine"]), points()
+    value = sides(host, layer, None)[0 if host != "normflows" else 1](x)[0]
+    torch.testing.assert_close(value, layer.transform(x))

@@ -27,7 +27,7 @@ def python(code: str) -> str:
 def test_the_package_imports_no_host():
     code = f"""
 import sys
-import iresnet_flows, iresnet_flows.distributions, iresnet_flows.layers
+import iresnet_flows, iresnet_flows.distributions, iresnet_flows.layers, iresnet_flows.bridge
 print([host for host in {HOSTS} if host in sys.modules])
 """
     assert python(code).strip() == "[]"
@@ -47,6 +47,24 @@ except MissingExtra as error:
     message = python(code)
     assert message.startswith(package)
     assert f"pip install 'iresnet-flows[{module}]'" in message
+
+
+@pytest.mark.parametrize("host", ["nflows", "pyro", "normflows", "zuko"])
+def test_the_bridge_imports_one_host_and_copies_without_the_others(host):
+    pytest.importorskip(host)
+    code = f"""
+import pickle, sys
+import torch
+from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform
+from iresnet_flows.bridge import to_{host}
+given = ComposeTransform([ExpTransform(), AffineTransform(1.0, torch.tensor([2.0, 3.0])).inv])
+layer = to_{host}(given).layer
+copy = pickle.loads(pickle.dumps(layer))
+x = torch.randn(5, 2)
+assert torch.equal(copy.transform(x), given(x))
+print([host for host in {HOSTS} if host in sys.modules])
+"""
+    assert python(code).strip() == f"[{host!r}]"
 
 
 def test_every_public_name_is_there():

@@ -1,9 +1,9 @@
-"""The promise on the box: one stack of four kinds of layers, in each host."""
+"""The promise on the box: stacks of many kinds of layers, also of all hosts, in each host."""
 
 import pytest
 import torch
 
-for package in ("nflows", "normflows", "pyro", "torchdiffeq"):
+for package in ("nflows", "normflows", "pyro", "zuko", "torchdiffeq"):
     pytest.importorskip(package)
 
 from stacks import FEATURES, STACKS, log_prob_error, round_trip_error, train

@@ -129,8 +129,8 @@ class LayerTransform(Transform):
 
     @property
     def sign(self) -> int:
-        """+1: the determinant of a layer of this package is positive."""
-        return 1
+        """That of the layer's determinant, +1 for those of this package; asked for at d = 1."""
+        return self.layer.sign
 
     def with_cache(self, cache_size: int = 1) -> LayerTransform:
         """The same transform with another cache size; parameters are shared."""

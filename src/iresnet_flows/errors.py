@@ -7,12 +7,17 @@ __all__ = [
     "DataError",
     "InfiniteVariance",
     "IntegrationFailed",
+    "InverseNotAvailable",
     "InverseNotConverged",
     "InverseNotConvergedWarning",
     "MissingExtra",
     "SeriesNotConvergedWarning",
     "UsageError",
 ]
+
+
+class InverseNotAvailable(NotImplementedError):
+    """A side of another host's transform that it cannot compute; the message gives its reason."""
 
 
 class InverseNotConverged(RuntimeError):

@@ -62,7 +62,7 @@ class LayerTransformModule(LayerTransform, TransformModule):
         cache_size: int = 1,
     ) -> None:
         super().__init__(layer, explicit, None, event_dim, cache_size)
-        if layer.context_features is not None:
+        if layer.takes_context:
             raise ValueError(
                 f"the layer was built for a context of {layer.context_features} features: use "
                 "ConditionalInvertibleResidual (or ConditionalLayerTransformModule) and its "
@@ -97,7 +97,7 @@ class ConditionalLayerTransformModule(ConditionalTransformModule):
         check_layer(layer)
         check_explicit(explicit)
         check_event_dim(event_dim)
-        if layer.context_features is None:
+        if layer.takes_context is False:
             raise ValueError(
                 "the layer takes no context: build it with context_features, or use "
                 "InvertibleResidual (or LayerTransformModule)."

@@ -20,6 +20,16 @@ class Layer(nn.Module, ABC):
 
     context_features: int | None = None
 
+    @property
+    def takes_context(self) -> bool | None:
+        """Whether it asks for a context; None where it cannot tell, as a layer of another host."""
+        return self.context_features is not None
+
+    @property
+    def sign(self) -> int:
+        """The sign of det(dy/dx): +1 for the layers of this package."""
+        return 1
+
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """y and log|det(dy/dx)|."""

@@ -1,0 +1,37 @@
+"""nflows' transforms as layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nflows.transforms import base
+from torch import Tensor
+
+from iresnet_flows import errors
+from iresnet_flows.bridge.guests import ForeignLayer, Guest
+from iresnet_flows.nflows import LayerTransform
+
+__all__ = ["InverseNotAvailable", "NflowsLayer", "recognised"]
+
+
+class InverseNotAvailable(errors.InverseNotAvailable, base.InverseNotAvailable):
+    """The exception of this package for those who wait for nflows' own of that name."""
+
+
+class NflowsLayer(ForeignLayer):
+    """An nflows `Transform` as a layer; `forward` takes data to noise."""
+
+    generates = False
+    missing = (NotImplementedError, base.InverseNotAvailable)
+
+    def evaluate(self, side: str, x: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:
+        function = self.guest if side == "forward" else self.guest.inverse
+        return function(x, context)
+
+
+def recognised(transform: Any) -> Guest | None:
+    if isinstance(transform, LayerTransform):
+        return Guest.of(transform.layer, generates=transform.explicit == "inverse")
+    if isinstance(transform, base.Transform):
+        return Guest.of(NflowsLayer(transform))
+    return None

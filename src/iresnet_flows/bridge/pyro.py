@@ -1,0 +1,48 @@
+"""Pyro's conditional transforms as layers; its others are transforms of torch.distributions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.distributions.conditional import ConditionalTransform
+from torch import Tensor
+from torch.distributions import Transform
+
+from iresnet_flows.bridge.guests import Guest
+from iresnet_flows.bridge.renewal import renewed
+from iresnet_flows.bridge.torch import BuiltLayer
+from iresnet_flows.pyro import ConditionalLayerTransformModule
+
+__all__ = ["ConditionalTransformLayer", "recognised"]
+
+
+class ConditionalTransformLayer(BuiltLayer):
+    """A Pyro `ConditionalTransform` as a layer; `forward` takes base to sample."""
+
+    generates = True
+
+    @property
+    def takes_context(self) -> bool:
+        return True
+
+    @property
+    def event_dim(self) -> int:
+        return getattr(getattr(self.guest, "domain", None), "event_dim", 1)
+
+    def build(self, context: Tensor | None) -> Transform:
+        if context is None:
+            raise ValueError(f"{self._name()} is conditional: pass a context.")
+        return renewed(self.guest.condition(context))
+
+
+def recognised(transform: Any) -> Guest | None:
+    if isinstance(transform, ConditionalLayerTransformModule):
+        return Guest.of(
+            transform.layer,
+            generates=transform.explicit == "forward",
+            event_dim=transform.event_dim,
+            conditional=True,
+        )
+    if isinstance(transform, ConditionalTransform):
+        return Guest.of(ConditionalTransformLayer(transform))
+    return None
