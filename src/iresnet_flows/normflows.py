@@ -7,7 +7,7 @@ from torch import Tensor
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit
 from iresnet_flows.errors import MissingExtra
-from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers.contract import Layer, require_layer
 
 try:
     from normflows.flows import Flow
@@ -29,7 +29,7 @@ class LayerFlow(Flow):
     def __init__(self, layer: Layer, explicit: str = "inverse") -> None:
         super().__init__()
         check_explicit(explicit)
-        self.layer = layer
+        self.layer = require_layer(layer)
         self.explicit = explicit
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
