@@ -13,6 +13,7 @@ from iresnet_flows import (
     LipschitzConvNet,
     LipschitzMLP,
 )
+from iresnet_flows.layers import ElementwiseAffine
 
 WEIGHTS = torch.tensor([0.0, 1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
 
@@ -42,13 +43,13 @@ def dense_logabsdet(function, x):
     return torch.linalg.slogdet(jacobian.transpose(0, 1).flatten(2)).logabsdet
 
 
-def assert_has_gradients_of(value, truth, wanted):
-    """Both have the same gradients, with unequal weights of the samples."""
-    weights = WEIGHTS[: len(value)]
-    gradients = torch.autograd.grad(weights @ value, wanted)
-    for gradient, expected in zip(gradients, torch.autograd.grad(weights @ truth, wanted)):
+def assert_has_gradients_of(value, truth, wanted, rtol=1e-7, atol=1e-8):
+    """Both have the same gradients, with unequal weights where they are of several samples."""
+    weights = WEIGHTS[: len(value)] if value.dim() else None
+    gradients = torch.autograd.grad(value, wanted, weights)
+    for gradient, expected in zip(gradients, torch.autograd.grad(truth, wanted, weights)):
         assert gradient.any()
-        torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-8)
+        torch.testing.assert_close(gradient, expected, rtol=rtol, atol=atol)
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,29 @@ class Counted(Exact):
     def draw(self, *args, **kwargs):
         self.calls.append(1)
         return super().draw(*args, **kwargs)
+
+
+def make_normflows(explicit="inverse", features=2, context_features=None, p=None):
+    """A normflows model of two blocks, a permutation and a scale between them, in float64."""
+    import normflows as nf
+
+    from iresnet_flows.normflows import InvertibleResidual, LayerFlow
+
+    parts = [
+        InvertibleResidual(make_block(features, context_features), explicit),
+        nf.flows.Permute(features, mode="swap"),
+        LayerFlow(hostile(ElementwiseAffine(features).double())),
+        InvertibleResidual(make_block(features, context_features), explicit),
+    ]
+    base = hostile(nf.distributions.DiagGaussian(features), 0.2)
+    kind = nf.NormalizingFlow if context_features is None else nf.ConditionalNormalizingFlow
+    return kind(base, parts, p).double()
+
+
+def dense_log_prob(flow, x, **context):
+    """log q(x) of a normflows model, by the dense Jacobian of its inverse."""
+
+    def to_latent(x):
+        return flow.inverse(x, **context)
+
+    return flow.q0.log_prob(to_latent(x)) + dense_logabsdet(to_latent, x)
