@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit, check_features
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.inverse import Solver
-from iresnet_flows.layers import ElementwiseAffine
-from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers import ElementwiseAffine, Inverted
+from iresnet_flows.layers.contract import Layer, require_layer
 from iresnet_flows.lipschitz import Activation, LipschitzMLP
 from iresnet_flows.logdet import Estimator
 
 try:
-    from nflows.distributions.normal import StandardNormal
-    from nflows.flows.base import Flow
-    from nflows.transforms.base import CompositeTransform, Transform
+    from nflows.distributions import normal
+    from nflows.flows import base
+    from nflows.transforms.base import CompositeTransform, InverseTransform, Transform
+    from nflows.utils.torchutils import repeat_rows
 except ImportError as error:
     raise MissingExtra("nflows", "nflows") from error
 
-__all__ = ["InvertibleResidualFlow", "InvertibleResidualTransform", "LayerTransform"]
+__all__ = [
+    "Flow",
+    "InvertibleResidualFlow",
+    "InvertibleResidualTransform",
+    "LayerTransform",
+    "StandardNormal",
+]
 
 
 class LayerTransform(Transform):
     """A layer as an nflows transform; `forward` maps data to noise.
 
+    `transform` and `invert` are `forward` and `inverse` without a log-det, at the price of the
+    value alone.
+
     Arguments:
         layer: A layer of this package.
         explicit: The side that is the layer itself, ``"forward"`` (fast `log_prob`) or
             ``"inverse"`` (fast `sample`).
+
+    Raises:
+        TypeError: It is not a layer.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.layers import ElementwiseAffine
+        >>> outputs, logabsdet = LayerTransform(ElementwiseAffine(2))(torch.randn(5, 2))
     """
 
     def __init__(self, layer: Layer, explicit: str = "forward") -> None:
         super().__init__()
         check_explicit(explicit)
-        self.layer = layer
+        self.layer = require_layer(layer)
         self.explicit = explicit
 
+    @property
+    def to_noise(self) -> Layer:
+        """The layer that maps data to noise."""
+        return self.layer if self.explicit == "forward" else Inverted(self.layer)
+
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        side = self.layer if self.explicit == "forward" else self.layer.inverse
-        return side(inputs, context)
+        return self.to_noise(inputs, context)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        side = self.layer.inverse if self.explicit == "forward" else self.layer
-        return side(inputs, context)
+        return self.to_noise.inverse(inputs, context)
+
+    def transform(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.to_noise.transform(inputs, context)
+
+    def invert(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.to_noise.invert(inputs, context)
 
 
 class InvertibleResidualTransform(LayerTransform):
@@ -59,7 +89,11 @@ class InvertibleResidualTransform(LayerTransform):
         inputs ``(B, *event)``, context ``(B, *context_event)``, logabsdet (B,) in nats.
 
     Raises:
-        InverseNotConverged: The solved side missed its tolerance.
+        InverseNotConverged: The solved side missed its tolerance. It is no `InverseNotAvailable`:
+            the inverse is there, and the message says how to reach it.
+        ValueError: A shape does not fit, as in nflows' own transforms, or the context is missing
+            or not asked for.
+        TypeError: The dtype is not the block's, or the block is none.
 
     Example:
         >>> import torch
@@ -80,11 +114,96 @@ class InvertibleResidualTransform(LayerTransform):
         return self.layer
 
 
+class StandardNormal(normal.StandardNormal):
+    """nflows' `StandardNormal`, drawn in the dtype of the flow that it stands in.
+
+    The original draws in torch's default dtype, which a flow after ``flow.double()`` refuses. With
+    the same seed, both draw the same numbers.
+
+    Arguments:
+        shape: The shape of one sample.
+
+    Example:
+        >>> StandardNormal([2]).double().sample(3).dtype
+        torch.float64
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape)
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
+        rows = (num_samples,) if context is None else (len(context), num_samples)
+        return torch.randn(*rows, *self._shape, dtype=self._like.dtype, device=self._like.device)
+
+
+class Flow(base.Flow):
+    """nflows' `Flow`, whose `sample` and `transform_to_noise` compute no log-det of our layers.
+
+    The original computes those of all its layers and drops them. They are spared wherever the
+    layers stand in a `CompositeTransform` or an `InverseTransform`. All else is as in nflows.
+
+    Arguments:
+        transform: Maps data to noise.
+        distribution: That of the noise, such as `StandardNormal`.
+        embedding_net: Encodes the context.
+
+    Shapes:
+        inputs ``(B, *event)``, context ``(B, *context_event)``, log_prob (B,) in nats. Samples are
+        ``(num_samples, *event)``, with a context ``(B, num_samples, *event)``.
+
+    Example:
+        >>> import torch
+        >>> from nflows.transforms import CompositeTransform, LULinear
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2))
+        >>> transform = CompositeTransform([InvertibleResidualTransform(block), LULinear(2)])
+        >>> flow = Flow(transform, StandardNormal([2])).double()
+        >>> flow.log_prob(torch.randn(5, 2, dtype=torch.float64)).shape
+        torch.Size([5])
+    """
+
+    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
+        context = self._embedding_net(context)
+        noise = self._distribution.sample(num_samples, context=context)
+        if context is None:
+            return value_of(self._transform, noise, None, inverse=True)
+
+        rows = repeat_rows(context, num_samples)
+        samples = value_of(self._transform, noise.flatten(0, 1), rows, inverse=True)
+        return samples.unflatten(0, (len(context), num_samples))
+
+    def transform_to_noise(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        return value_of(self._transform, inputs, self._embedding_net(context))
+
+
+def value_of(
+    transform: Transform, inputs: Tensor, context: Tensor | None, inverse: bool = False
+) -> Tensor:
+    """The outputs of a transform, or of its inverse, with no more log-dets than need be."""
+    if isinstance(transform, LayerTransform):
+        side = transform.invert if inverse else transform.transform
+        return side(inputs, context)
+
+    # Subclasses may have another forward.
+    if type(transform) is InverseTransform:
+        return value_of(transform._transform, inputs, context, not inverse)
+    if type(transform) is CompositeTransform:
+        parts = transform._transforms
+        for part in reversed(parts) if inverse else parts:
+            inputs = value_of(part, inputs, context, inverse)
+        return inputs
+
+    outputs, _ = transform.inverse(inputs, context) if inverse else transform(inputs, context)
+    return outputs
+
+
 class InvertibleResidualFlow(Flow):
     """An i-ResNet with a standard normal base, to stand beside nflows' `SimpleRealNVP`.
 
     Each of its layers is an elementwise affine map and a residual block. `log_prob` is explicit,
-    `sample` iterates.
+    `sample` iterates, and neither samples nor noise cost a log-det. What it draws has the dtype of
+    its parameters.
 
     Arguments:
         features: The dimension d of the data.
@@ -98,6 +217,18 @@ class InvertibleResidualFlow(Flow):
         log_det: The estimator of each block, None for its own choice.
         solver: The solver of each block, None for its own choice.
         embedding_net: Encodes the context, as in every nflows `Flow`.
+        explicit: The side that computes x + g(x): ``"forward"``, or ``"inverse"`` for fast
+            samples and an iterated `log_prob`.
+
+    Shapes:
+        inputs (B, d), context (B, context_features) or what `embedding_net` takes, log_prob (B,)
+        in nats. Samples are (num_samples, d), with a context (B, num_samples, d).
+
+    Raises:
+        InverseNotConverged: A solved side missed its tolerance.
+        ValueError: An argument is out of range, a shape does not fit, or the context is missing or
+            not asked for.
+        TypeError: The dtype is not the flow's.
 
     Example:
         >>> import torch
@@ -118,6 +249,7 @@ class InvertibleResidualFlow(Flow):
         log_det: Estimator | None = None,
         solver: Solver | None = None,
         embedding_net: nn.Module | None = None,
+        explicit: str = "forward",
     ) -> None:
         check_features("num_layers", num_layers)
         check_features("num_blocks_per_layer", num_blocks_per_layer)
@@ -132,7 +264,6 @@ class InvertibleResidualFlow(Flow):
                 activation,
             )
             transforms.append(LayerTransform(ElementwiseAffine(features)))
-            transforms.append(
-                InvertibleResidualTransform(InvertibleResidualBlock(branch, log_det, solver))
-            )
+            block = InvertibleResidualBlock(branch, log_det, solver)
+            transforms.append(InvertibleResidualTransform(block, explicit))
         super().__init__(CompositeTransform(transforms), StandardNormal([features]), embedding_net)

@@ -7,7 +7,7 @@ from torch import Tensor
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit
 from iresnet_flows.errors import MissingExtra
-from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers.contract import Layer, require_layer
 
 try:
     from normflows.flows import Flow
@@ -24,12 +24,20 @@ class LayerFlow(Flow):
         layer: A layer of this package.
         explicit: The side that is the layer itself, ``"inverse"`` (fast `log_prob`) or
             ``"forward"`` (fast `sample`).
+
+    Raises:
+        TypeError: It is not a layer.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.layers import ElementwiseAffine
+        >>> z, log_det = LayerFlow(ElementwiseAffine(2)).inverse(torch.randn(5, 2))
     """
 
     def __init__(self, layer: Layer, explicit: str = "inverse") -> None:
         super().__init__()
         check_explicit(explicit)
-        self.layer = layer
+        self.layer = require_layer(layer)
         self.explicit = explicit
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -48,13 +56,16 @@ class InvertibleResidual(LayerFlow):
         block: The block.
         explicit: The side that computes :math:`x + g(x)`; the other one is solved. With
             ``"inverse"``, data to latent, `log_prob` and `forward_kld` are explicit and `sample`
-            iterates; with ``"forward"`` it is the other way around, for `reverse_kld`.
+            iterates; with ``"forward"`` it is the other way around, for `reverse_kld`. They are
+            ``reverse=True`` and ``reverse=False`` of normflows' own `Residual`.
 
     Shapes:
         z ``(B, *event)``, context ``(B, *context_event)``, log-det (B,) in nats.
 
     Raises:
         InverseNotConverged: The solved side missed its tolerance.
+        ValueError: A shape does not fit, or the context is missing or not asked for.
+        TypeError: The dtype is not the block's, or the block is none.
 
     Example:
         >>> import torch

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "require_layer"]
 
 
 class Layer(nn.Module, ABC):
@@ -45,3 +45,13 @@ class Layer(nn.Module, ABC):
     @abstractmethod
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """x alone, at the price of x alone."""
+
+
+def require_layer(layer: Layer) -> Layer:
+    """The layer itself, unless it is none: the branch of a block is the likely mistake."""
+    if not isinstance(layer, Layer):
+        raise TypeError(
+            "expected a layer of this package, such as InvertibleResidualBlock(branch) or FFJORD, "
+            f"got {type(layer).__name__}."
+        )
+    return layer
