@@ -93,7 +93,10 @@ def test_the_explicit_side_is_the_block_and_the_other_its_inverse(explicit):
 @both_sides
 def test_only_the_solved_side_needs_the_solver(explicit):
     flow = make_flow(explicit, solver=FixedPoint(atol=0.0, rtol=0.0, max_steps=1))
-    explicit_call, solved_call = (lambda: flow().log_prob(points(5))), (lambda: flow().sample((3,)))
+    explicit_call, solved_call = (
+        (lambda: flow().log_prob(points(5))),
+        (lambda: flow().sample((3,))),
+    )
     if explicit == "inverse":
         explicit_call, solved_call = solved_call, explicit_call
 
@@ -302,7 +305,9 @@ def test_every_parameter_gets_a_gradient():
 
 def test_it_hands_its_arguments_on():
     solver = FixedPoint(max_steps=7)
-    flow = IResNet(3, 0, 2, (8, 6, 4), lipschitz=0.4, activation="elu", solver=solver)
+    arguments = {"lipschitz": 0.4, "activation": "elu", "explicit": "inverse"}
+    flow = IResNet(3, 0, 2, (8, 6, 4), solver=solver, **arguments)
+    assert [part.explicit for part in flow.transform.transforms] == ["inverse"] * 4
     blocks = [m for m in flow.modules() if isinstance(m, InvertibleResidualBlock)]
     assert len(blocks) == 2
     for block in blocks:
