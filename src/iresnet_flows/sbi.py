@@ -59,8 +59,8 @@ def build_iresnet(
     sample, and whose `inverse_transform` leaves out the embedding of y, z-scoring included.
 
     Arguments:
-        batch_x: x, with shape (B, d), for its size and z-scores.
-        batch_y: y, with shape (B, *condition), likewise.
+        batch_x: x, with shape ``(B, d)``, for its size and z-scores.
+        batch_y: y, with shape ``(B, *condition)``, likewise.
         z_score_x: ``"none"``, ``"independent"``, ``"structured"`` or
             ``"transform_to_unconstrained"``, as in sbi's zuko builders.
         z_score_y: ``"none"``, ``"independent"`` or ``"structured"``.
