@@ -13,6 +13,8 @@ ADAPTERS = [
     ("nflows", "nflows", "nflows"),
     ("pyro", "pyro", "pyro-ppl"),
     ("normflows", "normflows", "normflows"),
+    ("zuko", "zuko", "zuko"),
+    ("sbi", "sbi", "sbi"),
     ("ffjord", "torchdiffeq", "torchdiffeq"),
 ]
 

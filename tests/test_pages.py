@@ -24,7 +24,8 @@ def needs(example):
 
 
 @pytest.mark.parametrize(("page", "example"), EXAMPLES)
-def test_example_runs(page, example):
+def test_example_runs(page, example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # sbi writes its logs where it is run
     for host in needs(example):
         pytest.importorskip(host)
     exec(compile(example, page.name, "exec"), {})

@@ -305,7 +305,9 @@ def test_every_parameter_gets_a_gradient():
 
 def test_it_hands_its_arguments_on():
     solver = FixedPoint(max_steps=7)
-    flow = IResNet(3, 0, 2, (8, 6, 4), lipschitz=0.4, activation="elu", solver=solver)
+    arguments = {"lipschitz": 0.4, "activation": "elu", "explicit": "inverse"}
+    flow = IResNet(3, 0, 2, (8, 6, 4), solver=solver, **arguments)
+    assert [part.explicit for part in flow.transform.transforms] == ["inverse"] * 4
     blocks = [m for m in flow.modules() if isinstance(m, InvertibleResidualBlock)]
     assert len(blocks) == 2
     for block in blocks:

@@ -24,6 +24,7 @@ try:
 except ImportError as error:
     raise MissingExtra("sbi", "sbi") from error
 
+from zuko.flows import ElementWiseTransform
 from zuko.lazy import Flow, LazyTransform
 
 from iresnet_flows.zuko import IResNet
@@ -45,19 +46,25 @@ def build_iresnet(
     r"""An i-ResNet for :math:`p(x | y)`, to stand beside sbi's `build_maf` and `build_zuko_nsf`.
 
     As ``density_estimator`` of `NPE` x is the parameters and y the data, of `NLE` the other way
-    around. `log_prob` is explicit, `sample` iterates. In `eval` mode, where sbi validates and
-    samples, the log-det is exact up to 64 features and certified beyond, and never random.
+    around, ``density_estimator=lambda theta, x: build_iresnet(x, theta)``: sbi calls every
+    builder with the parameters first. `log_prob` is explicit, `sample` iterates. In `eval` mode,
+    where sbi validates and samples, the log-det is exact up to 64 features and certified beyond,
+    and never random.
+
+    Before the residual blocks stands an elementwise affine map whose scale and shift a network
+    makes of y. It moves and widens the density with y at once, where a block, which scales no
+    direction by two or more, takes many steps to follow.
 
     The result is sbi's `ZukoFlow` rather than its `NFlowsFlow`, which computes a log-det with each
     sample, and whose `inverse_transform` leaves out the embedding of y, z-scoring included.
 
     Arguments:
-        batch_x: x, with shape (B, d), for its size and z-scores.
-        batch_y: y, with shape (B, *condition), likewise.
+        batch_x: x, with shape ``(B, d)``, for its size and z-scores.
+        batch_y: y, with shape ``(B, *condition)``, likewise.
         z_score_x: ``"none"``, ``"independent"``, ``"structured"`` or
             ``"transform_to_unconstrained"``, as in sbi's zuko builders.
         z_score_y: ``"none"``, ``"independent"`` or ``"structured"``.
-        hidden_features: The width of each branch's two hidden layers, or the widths of all.
+        hidden_features: The width of both hidden layers of each network, or the widths of all.
         num_transforms: The number of residual blocks.
         embedding_net: Encodes y, after its z-score.
         x_dist: Where ``"transform_to_unconstrained"`` finds the support of x; the prior, in `NPE`.
@@ -77,14 +84,13 @@ def build_iresnet(
     if isinstance(hidden_features, int):
         hidden_features = (hidden_features, hidden_features)
 
-    flow = IResNet(
-        get_numel(batch_x),
-        get_numel(batch_y, embedding_net=embedding_net),
-        num_transforms,
-        hidden_features,
-        **kwargs,
-    )
-    transforms = [*scored(batch_x, z_score_x, x_dist), *flow.transform.transforms]
+    features, context = get_numel(batch_x), get_numel(batch_y, embedding_net=embedding_net)
+    flow = IResNet(features, context, num_transforms, hidden_features, **kwargs)
+    transforms = [
+        *scored(batch_x, z_score_x, x_dist),
+        ElementWiseTransform(features, context, hidden_features=hidden_features),
+        *flow.transform.transforms,
+    ]
     return ZukoFlow(
         Flow(transforms, flow.base),
         embedded(batch_y, z_score_y, embedding_net),
