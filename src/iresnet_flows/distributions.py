@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -103,18 +105,20 @@ class LayerTransform(Transform):
         pair = self._find(x)
         if pair is not None:
             return self._in_order(pair.x, pair.y)[1]
-        y = self._call(x)
-        self._keep(x, y)
+        if not self._cache_size:
+            return self._call(x)
+        if self._is_forward:
+            y, measure = self._batched(self.layer.deferred, x)
+        else:
+            y = self._call(x)
+            measure = partial(self._measured, y)
+        self._keep(x, y, measure)
         return y
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         pair = self._find(x, y)
-        if pair is not None and pair.logabsdet is not None:
-            return self._signed(pair.logabsdet)
-        logabsdet = self._batched(self.layer, self._in_order(x, y)[0])[1]
-        if pair is not None:
-            pair.learn(logabsdet)
-        return self._signed(logabsdet)
+        known = pair.logabsdet() if pair is not None else None
+        return self._signed(self._measured(self._in_order(x, y)[0]) if known is None else known)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y and log|det(dy/dx)| from one pass."""
@@ -122,9 +126,9 @@ class LayerTransform(Transform):
             y = self(x)
             return y, self.log_abs_det_jacobian(x, y)
         y, ladj = self._batched(self.layer if self._is_forward else self.layer.inverse, x)
-        pair = self._keep(x, y)
+        pair = self._keep(x, y, lambda: self._signed(ladj))
         if pair is not None:
-            pair.learn(self._signed(ladj))
+            pair.logabsdet()
         return y, ladj
 
     @property
@@ -174,16 +178,21 @@ class LayerTransform(Transform):
         row = event if event_dim else (1,)
         result = side(x.expand(batch + event).reshape(math.prod(batch), *row), context)
         if isinstance(result, tuple):
-            return result[0].reshape(batch + event), result[1].reshape(batch)
+            return result[0].reshape(batch + event), shaped(result[1], batch)
         return result.reshape(batch + event)
+
+    def _measured(self, x: Tensor) -> Tensor:
+        """The log-det of the layer at its input."""
+        logabsdet: Tensor = self._batched(self.layer, x)[1]
+        return logabsdet
 
     def _find(self, x: Tensor, y: Tensor | None = None) -> Pair | None:
         return self._cache.find(self.layer, self.context, *self._in_order(x, y))
 
-    def _keep(self, x: Tensor, y: Tensor) -> Pair | None:
+    def _keep(self, x: Tensor, y: Tensor, measure: Callable[[], Tensor]) -> Pair | None:
         if not self._cache_size or x.shape != y.shape:  # a context broadcast x
             return None
-        pair = self._cache.keep(self.layer, self.context, *self._in_order(x, y))
+        pair = self._cache.keep(self.layer, self.context, *self._in_order(x, y), measure)
         if pair is not None:
             pair.watch(y)
         return pair
@@ -195,6 +204,13 @@ class LayerTransform(Transform):
     def _signed(self, logabsdet: Tensor) -> Tensor:
         """The log-det of the transform from that of the layer, and the other way around."""
         return logabsdet if self._is_forward else -logabsdet
+
+
+def shaped(logabsdet: Any, batch: torch.Size) -> Any:
+    """A log-det, or what gives it later, in the shape of the batch."""
+    if isinstance(logabsdet, Tensor):
+        return logabsdet.reshape(batch)
+    return lambda: logabsdet().reshape(batch)
 
 
 def check_layer(layer: Layer) -> None:

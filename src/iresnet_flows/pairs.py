@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import is_
 from typing import Any
 
@@ -21,11 +22,18 @@ class Cache:
     def __init__(self) -> None:
         self.pair: Pair | None = None
 
-    def keep(self, layer: Layer, context: Tensor | None, x: Tensor, y: Tensor) -> Pair | None:
+    def keep(
+        self,
+        layer: Layer,
+        context: Tensor | None,
+        x: Tensor,
+        y: Tensor,
+        measure: Callable[[], Tensor],
+    ) -> Pair | None:
         """The new pair; None where values are hidden, so that no change could be seen."""
         tensors = dependencies(layer, context, x, y)
         hidden = torch.compiler.is_compiling() or any(map(is_wrapped, tensors))
-        self.pair = None if hidden else Pair(layer, x, y, tensors)
+        self.pair = None if hidden else Pair(layer, x, y, tensors, measure)
         return self.pair
 
     def find(
@@ -43,7 +51,7 @@ class Cache:
 
 
 class Pair:
-    """An input of a layer and its output, and the log-det between them once it is known.
+    """An input of a layer and its output, and the log-det between them once it is asked for.
 
     It holds while all that it came from is the same. Tensors are compared by value: a version
     counter does not count edits of ``.data``. Everything else, attributes such as ``lipschitz``
@@ -54,12 +62,20 @@ class Pair:
         x: The input.
         y: The output.
         tensors: All tensors that they depend on, themselves included.
+        measure: What gives the log-det from x to y.
     """
 
-    def __init__(self, layer: Layer, x: Tensor, y: Tensor, tensors: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        x: Tensor,
+        y: Tensor,
+        tensors: tuple[Tensor, ...],
+        measure: Callable[[], Tensor],
+    ) -> None:
         self.x = x
         self.y = y
-        self.logabsdet: Tensor | None = None
+        self.measure: Callable[[], Tensor] | None = measure
         self.values = tuple(t.detach().clone() for t in tensors)
         self.witnesses = witnesses(layer, tensors)
         self.backward = Backward()
@@ -73,9 +89,12 @@ class Pair:
             and all(map(same, tensors, self.values))
         )
 
-    def learn(self, logabsdet: Tensor) -> None:
-        self.logabsdet = logabsdet
-        self.watch(logabsdet)
+    def logabsdet(self) -> Tensor:
+        """From x to y, measured once, so that an estimate keeps its draw."""
+        if self.measure is not None:
+            self.measured, self.measure = self.measure(), None
+            self.watch(self.measured)
+        return self.measured
 
     def watch(self, result: Tensor) -> None:
         """Drop the pair once a backward pass may have freed the graph of this result."""

@@ -114,8 +114,12 @@ class BranchedLayer(Layer):
         if self.memory == "low" and torch.is_grad_enabled():
             return self.measure_twice(x, context)
         value, jacobian = g.linearize(x)
+        return value, self.estimate(g, jacobian, x)
+
+    def estimate(self, g: Residual, jacobian: Jacobian, x: Tensor) -> LogDet:
+        """The log-det at x, from the Jacobian there."""
         estimator = self.estimator(jacobian)
-        return value, estimator.attach(self.draw(estimator, g, jacobian, x), jacobian)
+        return estimator.attach(self.draw(estimator, g, jacobian, x), jacobian)
 
     def measure_twice(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
         """The same; the backward pass evaluates g anew, with what was drawn the first time."""

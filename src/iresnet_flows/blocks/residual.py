@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from iresnet_flows.blocks.branched import BranchedLayer
@@ -71,6 +73,15 @@ class InvertibleResidualBlock(BranchedLayer):
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y = x + g(x) alone."""
         return x + self.residual(x, context)(x)
+
+    def deferred(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        if self.memory == "low":
+            return super().deferred(x, context)
+        g = self.residual(x, context)
+        value, jacobian = g.linearize(x)
+        return x + value, lambda: self.estimate(g, jacobian, x).value
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The x with x + g(x) = y alone."""

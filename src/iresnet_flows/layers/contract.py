@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -41,6 +42,12 @@ class Layer(nn.Module, ABC):
     @abstractmethod
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y alone, at the price of y alone."""
+
+    def deferred(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """y, and what gives log|det(dy/dx)| if it is asked for, from the same pass where it can."""
+        return self.transform(x, context), lambda: self(x, context)[1]
 
     @abstractmethod
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
