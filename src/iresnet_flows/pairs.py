@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iresnet_flows.concrete import is_wrapped
 from iresnet_flows.layers.contract import Layer
@@ -31,9 +31,11 @@ class Cache:
         measure: Callable[[], Tensor],
     ) -> Pair | None:
         """The new pair; None where values are hidden, so that no change could be seen."""
-        tensors = dependencies(layer, context, x, y)
-        hidden = torch.compiler.is_compiling() or any(map(is_wrapped, tensors))
-        self.pair = None if hidden else Pair(layer, x, y, tensors, measure)
+        pair = Pair(layer, context, x, y, measure)
+        hidden = torch.compiler.is_compiling() or any(map(is_wrapped, pair.tensors))
+        self.pair = None if hidden else pair
+        if self.pair is not None:
+            pair.note_values()
         return self.pair
 
     def find(
@@ -47,7 +49,7 @@ class Cache:
         pair = self.pair
         if pair is None or not (x is pair.x or x is None) or not (y is pair.y or y is None):
             return None
-        return pair if pair.holds(layer, dependencies(layer, context, pair.x, pair.y)) else None
+        return pair if layer is pair.layer and context is pair.context and pair.holds() else None
 
 
 class Pair:
@@ -59,34 +61,43 @@ class Pair:
 
     Arguments:
         layer: The layer.
+        context: Its context, or None.
         x: The input.
         y: The output.
-        tensors: All tensors that they depend on, themselves included.
         measure: What gives the log-det from x to y.
     """
 
     def __init__(
         self,
         layer: Layer,
+        context: Tensor | None,
         x: Tensor,
         y: Tensor,
-        tensors: tuple[Tensor, ...],
         measure: Callable[[], Tensor],
     ) -> None:
+        self.layer = layer
+        self.context = context
         self.x = x
         self.y = y
         self.measure: Callable[[], Tensor] | None = measure
-        self.values = tuple(t.detach().clone() for t in tensors)
-        self.witnesses = witnesses(layer, tensors)
+        self.modules = tuple(layer.modules())
+        self.members = members(self.modules)
+        given = (x, y) if context is None else (x, y, context)
+        self.tensors = (*given, *(m for m in self.members if isinstance(m, Tensor)))
+        self.circumstances = circumstances(self.tensors)
         self.backward = Backward()
 
-    def holds(self, layer: Layer, tensors: tuple[Tensor, ...]) -> bool:
-        now = witnesses(layer, tensors)
+    def note_values(self) -> None:
+        self.values = tuple(t.detach().clone() for t in self.tensors)
+
+    def holds(self) -> bool:
+        now = members(self.modules)
         return (
             not self.backward.passed
-            and len(now) == len(self.witnesses)
-            and all(map(is_, now, self.witnesses))
-            and all(map(same, tensors, self.values))
+            and len(now) == len(self.members)
+            and all(map(is_, now, self.members))
+            and circumstances(self.tensors) == self.circumstances
+            and all(map(same, self.tensors, self.values))
         )
 
     def logabsdet(self) -> Tensor:
@@ -112,24 +123,22 @@ class Backward:
         self.passed = True
 
 
-def dependencies(layer: Layer, context: Tensor | None, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    given = (x, y) if context is None else (x, y, context)
-    return *given, *layer.parameters(), *layer.buffers()
-
-
-def witnesses(layer: Layer, tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
+def members(modules: Sequence[nn.Module]) -> list[Any]:
     """Objects that are other ones as soon as something other than a value has changed."""
-    attributes = (
-        value
-        for module in layer.modules()
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-    )
+    found: list[Any] = []
+    for module in modules:
+        found += module._parameters.values()
+        found += module._buffers.values()
+        found += module._modules.values()
+        found += [value for name, value in vars(module).items() if name[0] != "_"]
+    return found
+
+
+def circumstances(tensors: Sequence[Tensor]) -> tuple[bool, ...]:
+    """The modes of torch, and which tensors ask for a gradient."""
     return (
-        *tensors,
-        *(t.requires_grad for t in tensors),
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.is_autocast_enabled(tensors[0].device.type),
-        *attributes,
+        *[t.requires_grad for t in tensors],
     )

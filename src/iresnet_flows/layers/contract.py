@@ -46,7 +46,7 @@ class Layer(nn.Module, ABC):
     def deferred(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Callable[[], Tensor]]:
-        """y, and what gives log|det(dy/dx)| if it is asked for, from the same pass where it can."""
+        """y, and what gives log|det(dy/dx)| when asked, from the same pass where it can."""
         return self.transform(x, context), lambda: self(x, context)[1]
 
     @abstractmethod
