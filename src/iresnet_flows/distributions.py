@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from iresnet_flows.checks import check_explicit, check_tensor
-from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers.contract import Layer, require_layer
 from iresnet_flows.pairs import Cache, Pair
 
 __all__ = ["LayerTransform"]
@@ -77,12 +77,11 @@ class LayerTransform(Transform):
         cache_size: int = 1,
     ) -> None:
         super().__init__(cache_size=cache_size)
-        check_layer(layer)
         check_explicit(explicit)
         check_event_dim(event_dim)
         if context is not None:
             check_tensor("context", context)
-        self.layer = layer
+        self.layer = require_layer(layer)
         self.explicit = explicit
         self.context = context
         self.domain = self.codomain = constraints.independent(constraints.real, event_dim)
@@ -211,14 +210,6 @@ def shaped(logabsdet: Any, batch: torch.Size) -> Any:
     if isinstance(logabsdet, Tensor):
         return logabsdet.reshape(batch)
     return lambda: logabsdet().reshape(batch)
-
-
-def check_layer(layer: Layer) -> None:
-    if not isinstance(layer, Layer):
-        raise TypeError(
-            f"layer must be a layer of this package, got {type(layer).__name__}: a branch becomes "
-            "one in InvertibleResidualBlock(branch)."
-        )
 
 
 def check_event_dim(value: int) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit, check_features
-from iresnet_flows.distributions import LayerTransform, check_event_dim, check_layer
+from iresnet_flows.distributions import LayerTransform, check_event_dim
 from iresnet_flows.errors import MissingExtra
-from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers.contract import Layer, require_layer
 from iresnet_flows.lipschitz import LipschitzMLP
 
 try:
@@ -94,7 +94,7 @@ class ConditionalLayerTransformModule(ConditionalTransformModule):
 
     def __init__(self, layer: Layer, explicit: str = "forward", event_dim: int = 1) -> None:
         super().__init__()
-        check_layer(layer)
+        require_layer(layer)
         check_explicit(explicit)
         check_event_dim(event_dim)
         if layer.takes_context is False:
