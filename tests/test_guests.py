@@ -278,6 +278,15 @@ def test_a_context_is_not_passed_to_what_takes_none(host):
     close(to_noise(host, bridged, x, context)[0], transform.inverse(x)[0])
 
 
+def test_a_context_reaches_through_reverse_and_composite():
+    flow, x, context = CASES["normflows, autoregressive, context"]()
+    layers = [nf.flows.Reverse(flow), nf.flows.Permute(4)]
+    z, logabsdet = to_nflows(nf.flows.Composite(layers)).inverse(x, context)
+    expected = flow.inverse(x, context=context)
+    close(z, layers[1](expected[0])[0])
+    close(logabsdet, expected[1])
+
+
 def test_a_missing_context_is_asked_for():
     with pytest.raises(ValueError, match=r"ConditionalPlanar .* pass a context"):
         to_nflows(pt.conditional_planar(4, 3)).inverse(torch.randn(5, 4))
