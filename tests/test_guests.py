@@ -13,7 +13,7 @@ from guests import BRIDGES, CASES, WAYS, Density, glow_block, nf, nt, pt, to_dat
 from torch import nn
 
 from iresnet_flows import InvertibleResidualBlock, LipschitzConvNet, LipschitzMLP
-from iresnet_flows.bridge import to_nflows, to_normflows, to_pyro
+from iresnet_flows.bridge import to_nflows, to_normflows, to_pyro, to_zuko
 from iresnet_flows.errors import InverseNotAvailable
 
 # Linear transforms of nflows and Pyro still call them.
@@ -300,6 +300,13 @@ def test_pyro_tells_what_is_conditional_also_by_way_of_another_host():
         assert hasattr(crossed, "condition")
         assert crossed.event_dim == 3
     assert not hasattr(to_pyro(pt.spline(4)), "condition")
+
+
+def test_the_dimensions_of_an_event_are_those_that_a_transform_says():
+    images = to_nflows(pt.generalized_channel_permute(channels=4))
+    assert to_pyro(images).event_dim == to_zuko(images).event_dim == 3
+    assert to_pyro(to_zuko(images)).event_dim == to_zuko(to_pyro(images)).event_dim == 3
+    assert to_pyro(tt.ExpTransform()).event_dim == to_zuko(tt.ExpTransform()).event_dim == 1
 
 
 def test_tensors_of_plain_transforms_become_parameters_and_buffers():
