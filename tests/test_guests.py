@@ -371,6 +371,8 @@ def test_a_conditioned_layer_of_this_package_keeps_its_context():
 def test_the_device_is_kept(name, host):
     transform, x, _ = CASES[name]()
     bridged = BRIDGES[host](transform).to("meta")
+    if host == "pyro":  # a kept pair asks for the device's autocast, which this one has not
+        bridged = bridged.with_cache(0)
     value, ladj = to_noise(host, bridged, x.to("meta"))
     assert value.is_meta
     assert ladj.is_meta
