@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 SOURCE = "src/iresnet_flows"
-HOSTS = ("nflows", "pyro", "normflows", "torchdiffeq")
+HOSTS = ("nflows", "pyro", "normflows", "zuko", "torchdiffeq")
 EXPERIMENTS = ("nflows", "torchdiffeq", "lightning", "typer", "sklearn", "pandas", "jinja2")
 NEEDS = {
     "nflows.py": ("nflows",),
