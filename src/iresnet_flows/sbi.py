@@ -71,7 +71,9 @@ def build_iresnet(
         embedding_net: What y goes through after its z-score, and before it is encoded.
         encoder_features: The width of the network that encodes y, and the size of the encoding.
         x_dist: Where ``"transform_to_unconstrained"`` finds the support of x; the prior, in `NPE`.
-        kwargs: Further arguments of `IResNet`.
+        kwargs: Further arguments of `IResNet`, such as ``log_det=Exact()`` for the atomic loss of
+            several rounds with more than eight features, where the log-det is else an estimate
+            in train mode.
 
     Raises:
         ValueError: A z-score is unknown, or needs an `x_dist` with a support.
