@@ -26,6 +26,7 @@ except ImportError as error:
 
 from zuko.flows import ElementWiseTransform
 from zuko.lazy import Flow, LazyTransform
+from zuko.nn import MLP
 
 from iresnet_flows.zuko import IResNet
 
@@ -40,6 +41,7 @@ def build_iresnet(
     hidden_features: int | Sequence[int] = 50,
     num_transforms: int = 5,
     embedding_net: nn.Module = nn.Identity(),  # noqa: B008 - without state, as in sbi
+    encoder_features: int = 128,
     x_dist: Distribution | None = None,
     **kwargs: Any,
 ) -> ZukoFlow:
@@ -51,9 +53,9 @@ def build_iresnet(
     where sbi validates and samples, the log-det is exact up to 64 features and certified beyond,
     and never random.
 
-    Before the residual blocks stands an elementwise affine map whose scale and shift a network
-    makes of y. It moves and widens the density with y at once, where a block, which scales no
-    direction by two or more, takes many steps to follow.
+    A network encodes y once for all residual blocks. Before them stands an elementwise affine map
+    whose scale and shift come from the encoding: it moves and widens the density with y at once,
+    where a block, which scales no direction by two or more, takes many steps to follow.
 
     The result is sbi's `ZukoFlow` rather than its `NFlowsFlow`, which computes a log-det with each
     sample, and whose `inverse_transform` leaves out the embedding of y, z-scoring included.
@@ -64,11 +66,14 @@ def build_iresnet(
         z_score_x: ``"none"``, ``"independent"``, ``"structured"`` or
             ``"transform_to_unconstrained"``, as in sbi's zuko builders.
         z_score_y: ``"none"``, ``"independent"`` or ``"structured"``.
-        hidden_features: The width of both hidden layers of each network, or the widths of all.
+        hidden_features: The width of each branch's two hidden layers, or the widths of all.
         num_transforms: The number of residual blocks.
-        embedding_net: Encodes y, after its z-score.
+        embedding_net: What y goes through after its z-score, and before it is encoded.
+        encoder_features: The width of the network that encodes y, and the size of the encoding.
         x_dist: Where ``"transform_to_unconstrained"`` finds the support of x; the prior, in `NPE`.
-        kwargs: Further arguments of `IResNet`.
+        kwargs: Further arguments of `IResNet`, such as ``log_det=Exact()`` for the atomic loss of
+            several rounds with more than eight features, where the log-det is else an estimate
+            in train mode.
 
     Raises:
         ValueError: A z-score is unknown, or needs an `x_dist` with a support.
@@ -84,25 +89,26 @@ def build_iresnet(
     if isinstance(hidden_features, int):
         hidden_features = (hidden_features, hidden_features)
 
-    features, context = get_numel(batch_x), get_numel(batch_y, embedding_net=embedding_net)
-    flow = IResNet(features, context, num_transforms, hidden_features, **kwargs)
+    features, width = get_numel(batch_x), encoder_features
+    encoder = MLP(get_numel(batch_y, embedding_net=embedding_net), width, (width, width))
+    flow = IResNet(features, width, num_transforms, hidden_features, **kwargs)
     transforms = [
-        *scored(batch_x, z_score_x, x_dist),
-        ElementWiseTransform(features, context, hidden_features=hidden_features),
+        *x_scores(batch_x, z_score_x, x_dist),
+        ElementWiseTransform(features, width, hidden_features=(width,)),
         *flow.transform.transforms,
     ]
     return ZukoFlow(
         Flow(transforms, flow.base),
-        embedded(batch_y, z_score_y, embedding_net),
+        nn.Sequential(*y_scores(batch_y, z_score_y), embedding_net, encoder),
         input_shape=batch_x[0].shape,
         condition_shape=batch_y[0].shape,
     )
 
 
-def scored(
+def x_scores(
     batch_x: Tensor, z_score: str | None, x_dist: Distribution | None
 ) -> list[LazyTransform]:
-    """What x goes through first."""
+    """What x goes through first, if anything."""
     if z_score == "transform_to_unconstrained":
         if not hasattr(x_dist, "support"):
             raise ValueError(
@@ -115,9 +121,7 @@ def scored(
     return [standardizing_transform_zuko(batch_x, structured)] if wanted else []
 
 
-def embedded(batch_y: Tensor, z_score: str | None, embedding_net: nn.Module) -> nn.Module:
-    """What y goes through first."""
+def y_scores(batch_y: Tensor, z_score: str | None) -> list[nn.Module]:
+    """What y goes through first, if anything."""
     wanted, structured = z_score_parser(z_score)
-    if not wanted:
-        return embedding_net
-    return nn.Sequential(standardizing_net(batch_y, structured), embedding_net)
+    return [standardizing_net(batch_y, structured)] if wanted else []
