@@ -354,7 +354,9 @@ def test_a_layer_in_the_wrong_class_is_refused_at_once():
     with pytest.raises(ValueError, match="takes no context"):
         ConditionalInvertibleResidual(plain)
     for kind in (InvertibleResidual, ConditionalInvertibleResidual):
-        with pytest.raises(TypeError, match=r"InvertibleResidualBlock\(branch\).*got LipschitzMLP"):
+        with pytest.raises(
+            TypeError, match=r"InvertibleResidualBlock\(branch\).*got LipschitzMLP"
+        ):
             kind(plain.branch)
         with pytest.raises(ValueError, match="event_dim"):
             kind(plain if kind is InvertibleResidual else conditional, event_dim=-1)

@@ -17,8 +17,7 @@ from iresnet_flows.experiments.posteriors.targets import Target
 __all__ = ["Diverged", "Fit", "fit"]
 
 PARTICLES = 128
-# The likelihood enters by and by over the first third of the time, from a hundredth of it on.
-ANNEALED, COLDEST = 0.8, 1e-4
+ANNEALED = 0.8
 MAX_NORM = 10.0
 MAX_FAILURES = 100
 
@@ -47,7 +46,9 @@ class Fit:
 def fit(target: Target, recipe: Guide, seconds: float) -> Fit:
     """Maximise the ELBO by Adam, with a cosine schedule over the time that there is.
 
-    Every guide has the same particles, annealing, clipping and schedule. Randomness is torch's.
+    The likelihood enters by and by, as a power that rises from `Target.coldest` to one, so that
+    modes are found before they part. Every guide has the same particles, powers, clipping and
+    schedule. Randomness is torch's.
 
     Arguments:
         target: The posterior.
@@ -55,7 +56,7 @@ def fit(target: Target, recipe: Guide, seconds: float) -> Fit:
         seconds: The time, in seconds of the processor; on an idle core, those of the wall clock.
 
     Raises:
-        Diverged: Gradients were not finite again and again.
+        Diverged: A hundred gradients in a row were not finite.
     """
     guide = recipe.make(target.model)
     guide()
@@ -66,11 +67,12 @@ def fit(target: Target, recipe: Guide, seconds: float) -> Fit:
     while (passed := (time.process_time() - start) / seconds) < 1:
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * passed))
-        if not step(loss, target, guide, optimizer, power(passed)):
-            failures += 1
+        power = target.coldest ** max(0.0, 1 - passed / ANNEALED)
+        finite = step(loss, target, guide, optimizer, power)
+        failures = 0 if finite else failures + 1
         steps += 1
         if failures > MAX_FAILURES:
-            raise Diverged(f"{failures} of {steps} gradients were not finite")
+            raise Diverged(f"the last {failures} of {steps} gradients were not finite")
     parameters = sum(p.numel() for p in guide.parameters())
     return Fit(guide, parameters, steps, time.process_time() - start)
 
@@ -92,8 +94,3 @@ def step(
     if finite:
         optimizer.step()
     return finite
-
-
-def power(passed: float) -> float:
-    """The exponent of the likelihood when this fraction of the time has passed."""
-    return COLDEST ** max(0.0, 1 - passed / ANNEALED)

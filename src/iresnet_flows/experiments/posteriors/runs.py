@@ -148,9 +148,9 @@ APPROXIMATE = {"guides": by_guide, "npe": by_estimator}
 
 
 def measure(outcome: Outcome, draws: Tensor, log_weights: Tensor, reference: Tensor) -> None:
-    sound = draws.isfinite().all(-1) & log_weights.isfinite()
-    if not sound.all():
-        raise fits.Diverged(f"{int((~sound).sum())} of {len(draws)} draws are not finite")
+    unsound = ~draws.isfinite().all(-1) | log_weights.isnan()
+    if unsound.any():
+        raise fits.Diverged(f"{int(unsound.sum())} of {len(draws)} draws are not finite")
     outcome.c2st = measures.c2st(draws, reference, outcome.seed)
     outcome.elbo = measures.elbo(log_weights)
     outcome.efficiency = measures.efficiency(log_weights)

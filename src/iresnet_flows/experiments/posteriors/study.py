@@ -66,7 +66,7 @@ def study(
     command: str,
     console: Console,
 ) -> list[Outcome]:
-    """Make and measure every approximation; write the tables and the figures.
+    """Make and measure every approximation; write tables and figures as they come.
 
     Runs share no state and have one thread each, so that equal time is equal work while there are
     no more jobs than cores.
@@ -97,8 +97,8 @@ def study(
         task = progress.add_task("approximations", total=len(specs))
         for outcome in pool.imap_unordered(perform, specs):
             outcomes.append(outcome)
+            write_report(folder, outcomes, asdict(settings), command)
             progress.advance(task)
-    write_report(folder, outcomes, asdict(settings), command)
     return outcomes
 
 

@@ -30,10 +30,12 @@ class Target(ABC):
     Attributes:
         title: What tables call it.
         labels: The names of the d parameters.
+        coldest: The power of the likelihood from which a fit starts; 1 where one mode is certain.
     """
 
     title: str
     labels: tuple[str, ...]
+    coldest = 1e-4
 
     @abstractmethod
     def parameters(self) -> Tensor:
@@ -95,6 +97,7 @@ class EightSchools(Target):
     """
 
     title = "eight schools"
+    coldest = 1.0
     labels = ("mu", "log tau", *(f"theta {i + 1}" for i in range(8)))
     effects = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
     errors = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
