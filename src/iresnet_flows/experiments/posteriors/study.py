@@ -33,7 +33,7 @@ METHODS = {"guides": tuple(GUIDES), "npe": tuple(ESTIMATORS)}
 SEEDS = (0, 1, 2)
 OBSERVATIONS = 10
 EFFORTS = {
-    "quick": Effort(seconds=20, simulations=10_000, epochs=UNLIMITED, draws=5_000),
+    "quick": Effort(seconds=30, simulations=10_000, epochs=UNLIMITED, draws=5_000),
     "paper": Effort(seconds=600, simulations=10_000, epochs=UNLIMITED, draws=10_000),
 }
 
