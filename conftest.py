@@ -4,7 +4,10 @@ from importlib.util import find_spec
 
 SOURCE = "src/iresnet_flows"
 HOSTS = ("nflows", "pyro", "normflows", "zuko", "torchdiffeq")
-EXPERIMENTS = ("nflows", "torchdiffeq", "lightning", "typer", "sklearn", "pandas", "jinja2")
+EXPERIMENTS = (
+    *("nflows", "torchdiffeq", "lightning", "typer", "sklearn", "pandas", "jinja2"),
+    *("pyro", "sbi", "scipy"),
+)
 NEEDS = {
     "nflows.py": ("nflows",),
     "pyro.py": ("pyro",),

@@ -81,6 +81,22 @@ def gives_the_value_alone(case: Case) -> None:
     assert_near(layer.invert(x, context), layer.inverse(x, context)[0], case)
 
 
+def gives_the_log_det_later(case: Case) -> None:
+    layer, x, context = case()
+    x.requires_grad_()
+    inputs = [x, *layer.parameters()]
+    with same_draws(layer):
+        value, logabsdet = layer(x, context)
+        deferred, measure = layer.deferred(x, context)
+        later = measure()
+    assert_near(deferred, value, case)
+    assert_near(later, logabsdet, case)
+    expected = torch.autograd.grad(WEIGHTS @ (logabsdet + squares(value)), inputs)
+    gradients = torch.autograd.grad(WEIGHTS @ (later + squares(deferred)), inputs)
+    for gradient, truth in zip(gradients, expected, strict=True):
+        assert_near(gradient, truth, case, factor=100)
+
+
 def has_gradients_of_each_sample(case: Case, side: str, training: bool) -> None:
     layer, x, context = case()
     layer.train(training)

@@ -39,6 +39,11 @@ def test_transform_and_invert_give_the_value_alone(case):
 
 
 @each_case
+def test_a_deferred_log_det_is_that_of_the_same_pass(case):
+    contract.gives_the_log_det_later(case)
+
+
+@each_case
 @both_sides
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_gradients_with_unequal_weights_are_those_of_each_sample(case, side, training):

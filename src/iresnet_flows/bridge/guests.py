@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -86,6 +87,13 @@ class ForeignLayer(Layer):
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self._alone("forward", x, context)
+
+    def deferred(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        # Hosts give both at once, and what is random in a transform is drawn once.
+        y, logabsdet = self(x, context)
+        return y, lambda: logabsdet
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self._alone("inverse", y, context)

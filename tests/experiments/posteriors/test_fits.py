@@ -8,8 +8,8 @@ pytest.importorskip("sbi")
 
 import pyro
 
-from iresnet_flows.experiments.posteriors import npe
-from iresnet_flows.experiments.posteriors.fits import Diverged, fit, power
+from iresnet_flows.experiments.posteriors import fits, npe
+from iresnet_flows.experiments.posteriors.fits import Diverged, fit
 from iresnet_flows.experiments.posteriors.guides import GUIDES
 from iresnet_flows.experiments.posteriors.measures import elbo, weigh
 from iresnet_flows.experiments.posteriors.targets import TaskTarget
@@ -42,10 +42,21 @@ def test_every_guide_learns(name, target):
     assert found.parameters == sum(p.numel() for p in found.guide.parameters())
 
 
-def test_likelihood_enters_by_and_by():
-    assert power(0.0) < 1e-3
-    assert power(0.1) < power(0.2)
-    assert power(0.9) == power(1.0) == 1
+def test_likelihood_enters_by_and_by(target, monkeypatch):
+    powers = []
+    model = target.model
+
+    def watched(power=1.0):
+        powers.append(power)
+        model(power)
+
+    monkeypatch.setattr(target, "model", watched)
+    fit(target, fits.Guide("normal", GUIDES["normal"].make, 1e-2), seconds=1)
+    # The first call is that in which the guide looks at the model.
+    assert powers[0] == 1
+    assert target.coldest <= powers[1] < 2 * target.coldest
+    assert powers[1:] == sorted(powers[1:])
+    assert powers[-1] == 1
 
 
 def test_gradients_that_are_never_finite_end_the_fit(target):

@@ -160,5 +160,6 @@ def test_interrupted_studies_say_how_to_go_on(data, tmp_path, monkeypatch, capsy
     assert "--resume" in capsys.readouterr().out
     monkeypatch.undo()
     monkeypatch.setitem(study.EFFORTS, "quick", Effort(0.3, 60, 2, 100))
-    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert list((tmp_path / "runs").iterdir())
     assert not command(monkeypatch, *COMMAND, *arguments, "--resume")
+    assert len(list((tmp_path / "runs").iterdir())) == 2

@@ -61,8 +61,9 @@ def corner(
 
 
 def marginal(axes: Axes, ours: Array, theirs: Array, edges: Array) -> None:
-    axes.hist(theirs, edges, density=True, color="0.75")
-    axes.hist(ours, edges, density=True, histtype="step", color=OURS)
+    bins = edges.tolist()
+    axes.hist(theirs, bins, density=True, color="0.75")
+    axes.hist(ours, bins, density=True, histtype="step", color=OURS)
     axes.set_yticks([])
 
 

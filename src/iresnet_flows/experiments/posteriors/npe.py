@@ -16,7 +16,7 @@ from sbi.inference.posteriors import DirectPosterior
 from sbi.neural_nets import posterior_nn
 from torch import Tensor
 
-from iresnet_flows.experiments.posteriors.targets import TaskTarget
+from iresnet_flows.experiments.posteriors.targets import Target, TaskTarget
 from iresnet_flows.experiments.posteriors.tasks import Simulator
 from iresnet_flows.sbi import build_iresnet
 
@@ -69,7 +69,7 @@ class Trained:
 
 
 def train(
-    target: TaskTarget, estimator: Estimator, simulations: int, epochs: int = UNLIMITED
+    target: Target, estimator: Estimator, simulations: int, epochs: int = UNLIMITED
 ) -> Trained:
     """Simulate, and train by sbi's own loop and its defaults. Randomness is torch's.
 
@@ -82,9 +82,7 @@ def train(
     Raises:
         TypeError: The task has no simulator.
     """
-    task = target.task
-    if not isinstance(task, Simulator):
-        raise TypeError(f"{task.title} has no simulator.")
+    task, observed = simulated(target)
     theta = task.prior.sample((simulations,))
     x = task.simulate(theta)
     with warnings.catch_warnings():
@@ -95,17 +93,24 @@ def train(
         start = time.process_time()
         network = inference.train(max_num_epochs=epochs)
         seconds = time.process_time() - start
-        posterior = inference.build_posterior(network).set_default_x(target.observed)
+        posterior = inference.build_posterior(network).set_default_x(observed)
         logging.disable(logging.NOTSET)
     parameters = sum(p.numel() for p in network.parameters())
     return Trained(posterior, parameters, inference.summary["epochs_trained"][-1], seconds)
 
 
-def weigh(target: TaskTarget, posterior: DirectPosterior, draws: int) -> tuple[Tensor, Tensor]:
+def simulated(target: Target) -> tuple[Simulator, Tensor]:
+    """The task of a target that draws data, and what was observed."""
+    if not isinstance(target, TaskTarget) or not isinstance(target.task, Simulator):
+        raise TypeError(f"{target.title} has no simulator.")
+    return target.task, target.observed
+
+
+def weigh(target: Target, posterior: DirectPosterior, draws: int) -> tuple[Tensor, Tensor]:
     """Draws (N, d) within the prior, and log p(theta, x) - log q(theta), (N,), in nats."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         theta = posterior.sample((draws,), show_progress_bars=False)
         log_q = posterior.log_prob(theta)
-        log_p = target.task.prior.log_prob(theta) + target.log_likelihood(theta)
+        log_p = simulated(target)[0].prior.log_prob(theta) + target.log_likelihood(theta)
     return theta, log_p - log_q

@@ -44,17 +44,18 @@ def write_report(
 ) -> None:
     """``posteriors.json`` and ``posteriors.md``."""
     rows = summaries(outcomes)
+    findings = verdict(rows)
     record = {
         "command": command,
         "settings": settings,
         "versions": versions(PACKAGES),
-        "verdict": verdict(rows),
+        "verdict": findings,
         "rows": rows,
         "runs": [vars(outcome) | estimates(outcome) for outcome in outcomes],
     }
     write_json(folder / "posteriors.json", record)
 
-    parts = [f"`{command}`", *record["verdict"]]
+    parts = [f"`{command}`", *findings]
     for study, measure, heads, cells in tables(rows):
         parts += [f"**{STUDIES[study]}: {MEASURES[measure]}**", markdown_table(heads, cells)]
     parts += [f"{label(outcome)}: {outcome.error}." for outcome in outcomes if outcome.error]
