@@ -55,7 +55,7 @@ def report(tmp_path_factory):
     out = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "QUICK", TINY)
-        code = command(patch, "--against", "normflows", "--quick", "--out", out)
+        code = command(patch, "bench", "--against", "normflows", "--quick", "--out", out)
     assert not code
     return out, json.loads((out / "bench.json").read_text())
 
@@ -115,7 +115,7 @@ def test_stopped_run_leaves_what_it_has_measured(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(settings, "QUICK", TINY)
     monkeypatch.setattr(growth, "points", stop)
-    code = command(monkeypatch, "--against", "normflows", "--quick", "--out", tmp_path)
+    code = command(monkeypatch, "bench", "--against", "normflows", "--quick", "--out", tmp_path)
     assert code == 130
     assert "What was measured" in capsys.readouterr().out
     record = json.loads((tmp_path / "bench.json").read_text())
@@ -134,7 +134,7 @@ BAD = {
 
 @pytest.mark.parametrize(("arguments", "advice"), BAD.values(), ids=BAD)
 def test_bad_input_ends_with_one_line_and_code_2(arguments, advice, tmp_path, monkeypatch, capsys):
-    assert command(monkeypatch, *arguments, "--out", tmp_path / "out") == 2
+    assert command(monkeypatch, "bench", *arguments, "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert advice in said
     assert len(said.strip().splitlines()) == 1
@@ -159,7 +159,7 @@ def test_library_that_changed_is_refused_with_one_line(monkeypatch, capsys, tmp_
         raise AttributeError("no Residual any more")
 
     monkeypatch.setitem(peers.PEERS, "normflows", replace(PEERS["normflows"], make=changed))
-    assert command(monkeypatch, "--against", "normflows", "--out", tmp_path / "out") == 2
+    assert command(monkeypatch, "bench", "--against", "normflows", "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "no Residual any more" in said
     assert "leave it out" in said

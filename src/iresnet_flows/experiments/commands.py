@@ -96,12 +96,15 @@ def compare(
 @app.command()
 def reproduce(
     what: Annotated[str, typer.Argument(help="posteriors.")],
-    scale: Annotated[str, typer.Option(help="quick, or paper for ten minutes a fit.")] = "quick",
+    scale: Annotated[str, typer.Option(help="quick, or paper.")] = "quick",
     targets: Annotated[
         str | None, typer.Option(help="Comma-separated, sbibm's names and eight_schools.")
     ] = None,
     models: Annotated[
         str | None, typer.Option(help="Comma-separated names of guides and estimators.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="The time of each fit. Default: that of the scale.")
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Default: 0, 1 and 2.")] = None,
     observation: Annotated[int, typer.Option(help="sbibm's, 1 to 10.")] = 1,
@@ -121,8 +124,10 @@ def reproduce(
     from iresnet_flows.experiments.posteriors.study import study as run
     from iresnet_flows.experiments.storage import output_folder
 
+    check_budget(None, minutes)
     settings = settled(
         scale,
+        minutes,
         targets.split(",") if targets is not None else None,
         models.split(",") if models is not None else None,
         seed,

@@ -51,6 +51,17 @@ ESTIMATORS = {
 }
 
 
+class Untracked:
+    """A tracker that writes nothing, for sbi's own writes to the working directory."""
+
+    log_dir = None
+
+    def ignore(self, *args: Any, **kwargs: Any) -> None:
+        """Leave it unwritten."""
+
+    log_metric = log_metrics = log_params = add_figure = flush = ignore
+
+
 @dataclass
 class Trained:
     """A trained estimator of p(theta | x).
@@ -88,7 +99,12 @@ def train(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-        inference = NPE(task.prior, density_estimator=estimator.make(), show_progress_bars=False)
+        inference = NPE(
+            task.prior,
+            density_estimator=estimator.make(),
+            show_progress_bars=False,
+            tracker=Untracked(),
+        )
         inference.append_simulations(theta, x)
         start = time.process_time()
         network = inference.train(max_num_epochs=epochs)

@@ -12,10 +12,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from iresnet_flows.experiments.markdown import markdown_table
-from iresnet_flows.experiments.posteriors.guides import GUIDES
 from iresnet_flows.experiments.posteriors.measures import Estimate
-from iresnet_flows.experiments.posteriors.npe import ESTIMATORS
-from iresnet_flows.experiments.posteriors.runs import Outcome
+from iresnet_flows.experiments.posteriors.runs import TITLES, Outcome
 from iresnet_flows.experiments.posteriors.targets import TARGETS
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.versions import versions
@@ -23,10 +21,6 @@ from iresnet_flows.experiments.versions import versions
 __all__ = ["terminal_report", "write_report"]
 
 OURS = "i-resnet"
-TITLES = {
-    "guides": {name: guide.title for name, guide in GUIDES.items()},
-    "npe": {name: estimator.title for name, estimator in ESTIMATORS.items()},
-}
 STUDIES = {"guides": "Pyro guides", "npe": "sbi's NPE"}
 MEASURES = {
     "c2st": "C2ST accuracy, 0.5 is best",

@@ -16,7 +16,12 @@ from iresnet_flows.experiments.posteriors.measures import Estimate
 from iresnet_flows.experiments.posteriors.targets import Target, load_target
 from iresnet_flows.experiments.storage import read_json, write_json
 
-__all__ = ["Effort", "Outcome", "Spec", "perform"]
+__all__ = ["TITLES", "Effort", "Outcome", "Spec", "perform"]
+
+TITLES = {
+    "guides": {name: guide.title for name, guide in GUIDES.items()},
+    "npe": {name: estimator.title for name, estimator in npe.ESTIMATORS.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def perform(spec: Spec) -> Outcome:
             measure(outcome, draws, log_weights, reference)
             if spec.drawn:
                 picture = spec.folder / "figures" / f"{spec.result.stem}.png"
-                corner(picture, draws, reference, target.labels, f"{target.title}: {spec.method}")
+                title = f"{target.title}: {TITLES[spec.study][spec.method]}"
+                corner(picture, draws, reference, target.labels, title)
         except fits.Diverged as diverged:
             outcome.error = str(diverged)
     write_json(spec.result, asdict(outcome))

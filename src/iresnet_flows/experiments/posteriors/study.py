@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.posteriors.guides import GUIDES
-from iresnet_flows.experiments.posteriors.npe import ESTIMATORS, UNLIMITED
+from iresnet_flows.experiments.posteriors.npe import UNLIMITED
 from iresnet_flows.experiments.posteriors.report import write_report
 from iresnet_flows.experiments.posteriors.runs import (
+    TITLES,
     Effort,
     Outcome,
     Spec,
@@ -29,7 +29,6 @@ from iresnet_flows.experiments.storage import claim_folder
 
 __all__ = ["Settings", "cores", "settled", "study"]
 
-METHODS = {"guides": tuple(GUIDES), "npe": tuple(ESTIMATORS)}
 SEEDS = (0, 1, 2)
 OBSERVATIONS = 10
 EFFORTS = {
@@ -117,7 +116,7 @@ def planned(settings: Settings, data_dir: Path | None, folder: Path) -> list[Spe
             drawn=seed == settings.seeds[0],
         )
         for seed in settings.seeds
-        for kind, methods in METHODS.items()
+        for kind, methods in TITLES.items()
         for target in settings.targets
         if kind == "guides" or simulated(target)
         for method in methods
@@ -148,6 +147,7 @@ def prepare() -> None:
 
 def settled(
     scale: str,
+    minutes: float | None,
     targets: Sequence[str] | None,
     methods: Sequence[str] | None,
     seeds: Sequence[int] | None,
@@ -162,12 +162,15 @@ def settled(
         raise UsageError(f"--scale must be one of {', '.join(EFFORTS)}, got {scale!r}.")
     if not 1 <= observation <= OBSERVATIONS:
         raise UsageError(f"--observation must be 1 to {OBSERVATIONS}, got {observation}.")
-    known = tuple(dict.fromkeys(name for names in METHODS.values() for name in names))
+    effort = EFFORTS[scale]
+    if minutes is not None:
+        effort = replace(effort, seconds=60 * minutes)
+    known = tuple(dict.fromkeys(name for names in TITLES.values() for name in names))
     return Settings(
         chosen("--targets", targets, TARGETS),
         chosen("--models", methods, known),
         tuple(dict.fromkeys(seeds or SEEDS)),
-        EFFORTS[scale],
+        effort,
         observation,
     )
 

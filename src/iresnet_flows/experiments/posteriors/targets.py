@@ -10,7 +10,12 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import HalfCauchy, Normal, TransformedDistribution
+from pyro.distributions import (
+    HalfCauchy,
+    Normal,
+    TorchDistribution,
+    TransformedDistribution,
+)
 from pyro.distributions.transforms import ExpTransform
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
@@ -107,13 +112,13 @@ class EightSchools(Target):
         self.draws = draws
         self.warmup = warmup
 
-    def hyperparameters(self) -> tuple[Tensor, Tensor]:
-        mu = pyro.sample("mu", Normal(0.0, 5.0))
-        scale = TransformedDistribution(HalfCauchy(5.0), [ExpTransform().inv])
-        return mu, pyro.sample("log_tau", scale)
+    def priors(self) -> tuple[TorchDistribution, TorchDistribution]:
+        """Those of mu and of log tau."""
+        return Normal(0.0, 5.0), TransformedDistribution(HalfCauchy(5.0), [ExpTransform().inv])
 
     def parameters(self) -> Tensor:
-        mu, log_tau = self.hyperparameters()
+        of_mu, of_log_tau = self.priors()
+        mu, log_tau = pyro.sample("mu", of_mu), pyro.sample("log_tau", of_log_tau)
         effects = Normal(mu.unsqueeze(-1), log_tau.exp().unsqueeze(-1))
         theta = pyro.sample("theta", effects.expand((*mu.shape, 8)).to_event(1))
         return torch.cat([mu.unsqueeze(-1), log_tau.unsqueeze(-1), theta], -1)
@@ -134,24 +139,26 @@ class EightSchools(Target):
         return torch.from_numpy(np.load(self.kept))
 
     def sampled(self) -> Tensor:
-        """By NUTS on standardised effects, (theta - mu) / tau, which do not form a funnel."""
+        """By NUTS on standardised effects z = (theta - mu) / tau, which do not form a funnel."""
+        of_mu, of_log_tau = self.priors()
 
-        def model() -> None:
-            mu, log_tau = self.hyperparameters()
-            z = pyro.sample("z", Normal(torch.zeros(8), 1.0).to_event(1))
-            theta = mu + log_tau.exp() * z
-            pyro.sample("y", Normal(theta, self.errors).to_event(1), obs=self.effects)
+        def potential(values: dict[str, Tensor]) -> Tensor:
+            mu, log_tau, z = values["mu"], values["log_tau"], values["z"]
+            prior = of_mu.log_prob(mu) + of_log_tau.log_prob(log_tau) - 0.5 * z.square().sum()
+            return -prior - self.log_likelihood(self.joined(mu, log_tau, z))
 
-        with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
+        start = {"mu": torch.zeros(()), "log_tau": torch.zeros(()), "z": torch.zeros(8)}
+        kernel = NUTS(potential_fn=potential, target_accept_prob=0.95)
+        chain = MCMC(kernel, self.draws, self.warmup, initial_params=start, disable_progbar=True)
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            kernel = NUTS(
-                model, target_accept_prob=0.95, jit_compile=True, ignore_jit_warnings=True
-            )
-            chain = MCMC(kernel, self.draws, self.warmup, disable_progbar=True)
             chain.run()
-        drawn = chain.get_samples()
-        mu, log_tau = drawn["mu"].unsqueeze(-1), drawn["log_tau"].unsqueeze(-1)
-        return torch.cat([mu, log_tau, mu + log_tau.exp() * drawn["z"]], -1)
+        return self.joined(**chain.get_samples())
+
+    def joined(self, mu: Tensor, log_tau: Tensor, z: Tensor) -> Tensor:
+        """The parameters from standardised effects."""
+        mu, log_tau = mu.unsqueeze(-1), log_tau.unsqueeze(-1)
+        return torch.cat([mu, log_tau, mu + log_tau.exp() * z], -1)
 
 
 TARGETS = (*TASKS, "eight_schools")
