@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+
+pytest.importorskip("pyro")
+
 from cases import hostile
 from torch import Tensor
 from torch.distributions import Transform
