@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from typing import Any
 
 import torch
@@ -96,9 +98,7 @@ def train(
     task, observed = simulated(target)
     theta = task.prior.sample((simulations,))
     x = task.simulate(theta)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+    with quiet():
         inference = NPE(
             task.prior,
             density_estimator=estimator.make(),
@@ -110,9 +110,21 @@ def train(
         network = inference.train(max_num_epochs=epochs)
         seconds = time.process_time() - start
         posterior = inference.build_posterior(network).set_default_x(observed)
-        logging.disable(logging.NOTSET)
     parameters = sum(p.numel() for p in network.parameters())
     return Trained(posterior, parameters, inference.summary["epochs_trained"][-1], seconds)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what sbi prints, logs and warns of on its way."""
+    level = logging.root.manager.disable
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)
 
 
 def simulated(target: Target) -> tuple[Simulator, Tensor]:
@@ -124,8 +136,7 @@ def simulated(target: Target) -> tuple[Simulator, Tensor]:
 
 def weigh(target: Target, posterior: DirectPosterior, draws: int) -> tuple[Tensor, Tensor]:
     """Draws (N, d) within the prior, and log p(theta, x) - log q(theta), (N,), in nats."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with quiet(), torch.no_grad():
         theta = posterior.sample((draws,), show_progress_bars=False)
         log_q = posterior.log_prob(theta)
         log_p = simulated(target)[0].prior.log_prob(theta) + target.log_likelihood(theta)
