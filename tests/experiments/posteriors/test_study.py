@@ -94,11 +94,14 @@ def test_finished_runs_are_read_and_not_made_again(finished, data, monkeypatch):
 
 def test_a_failed_run_is_told_and_not_averaged():
     known = Estimate(0.7, 0.01)
-    good = Outcome("guides", "slcp", "normal", 0, c2st=known, elbo=known, efficiency=known)
+    good = Outcome("guides", "slcp", "normal", 0, None, known, known, known, parameters=35)
     bad = Outcome("guides", "slcp", "normal", 1, error="everything was NaN")
     (row,) = report.summaries([good, bad])
     assert row["c2st"] == {"value": 0.7, "standard_error": 0.01}
     assert row["failed"] == [1]
+    assert row["parameters"] == 35
+    (lost,) = report.summaries([bad])
+    assert lost["c2st"] is lost["steps"] is None
 
 
 def row(method, c2st, efficiency, target="slcp"):

@@ -30,6 +30,7 @@ MEASURES = {
     "seconds": "seconds of training",
     "parameters": "parameters",
 }
+LARGE = 1e4
 PACKAGES = ("pyro-ppl", "sbi", "scikit-learn", "numpy")
 
 
@@ -84,13 +85,16 @@ def summaries(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "seeds": sorted(o.seed for o in group if o.error is None),
             "failed": sorted(o.seed for o in group if o.error is not None),
             **{name: pooled(group, name) for name in ("c2st", "efficiency", "elbo")},
-            **{
-                name: statistics.fmean(getattr(o, name) for o in group)
-                for name in ("steps", "seconds", "parameters")
-            },
+            **{name: mean(group, name) for name in ("steps", "seconds", "parameters")},
         }
         for (study, target, method), group in sorted(groups.items(), key=order)
     ]
+
+
+def mean(group: Sequence[Outcome], name: str) -> float | None:
+    """That of the runs that have a result."""
+    values = [getattr(o, name) for o in group if o.error is None]
+    return statistics.fmean(values) if values else None
 
 
 def order(item: tuple[tuple[str, str, str], Any]) -> tuple[int, ...]:
@@ -141,8 +145,11 @@ def cell(found: dict[tuple[str, str], dict[str, Any]], target: str, method: str,
     if not isinstance(value, dict):
         return f"{value:,.0f}"
     lost = f" ({len(row['failed'])} failed)" if row["failed"] else ""
+    number, error = value["value"], value["standard_error"]
+    if abs(number) >= LARGE:
+        return f"{number:.1e}±{error:.0e}{lost}"
     digits = 2 if name == "elbo" else 3
-    return f"{value['value']:.{digits}f}±{value['standard_error']:.{digits}f}{lost}"
+    return f"{number:.{digits}f}±{error:.{digits}f}{lost}"
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> list[str]:
