@@ -419,3 +419,8 @@ def test_imports_change_of_torch_what_that_of_zuko_changes_and_no_more():
     assert others == "False True True"
     assert zuko == "False False"  # the test can tell
     assert ours == "True"
+
+
+def test_a_branch_in_place_of_its_block_is_refused():
+    with pytest.raises(TypeError, match=r"InvertibleResidualBlock\(branch\).*got LipschitzMLP"):
+        LayerLazyTransform(LipschitzMLP(2))

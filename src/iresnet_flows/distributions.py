@@ -191,7 +191,8 @@ class LayerTransform(Transform):
     def _keep(self, x: Tensor, y: Tensor, measure: Callable[[], Tensor]) -> Pair | None:
         if not self._cache_size or x.shape != y.shape:  # a context broadcast x
             return None
-        pair = self._cache.keep(self.layer, self.context, *self._in_order(x, y), measure)
+        new = Pair(self.layer, self.context, *self._in_order(x, y), measure)
+        pair = self._cache.keep(new)
         if pair is not None:
             pair.watch(y)
         return pair

@@ -22,19 +22,11 @@ class Cache:
     def __init__(self) -> None:
         self.pair: Pair | None = None
 
-    def keep(
-        self,
-        layer: Layer,
-        context: Tensor | None,
-        x: Tensor,
-        y: Tensor,
-        measure: Callable[[], Tensor],
-    ) -> Pair | None:
-        """The new pair; None where values are hidden, so that no change could be seen."""
-        pair = Pair(layer, context, x, y, measure)
+    def keep(self, pair: Pair) -> Pair | None:
+        """The pair; None where its values are hidden, so that no change could be seen."""
         hidden = torch.compiler.is_compiling() or any(map(is_wrapped, pair.tensors))
         self.pair = None if hidden else pair
-        if self.pair is not None:
+        if not hidden:
             pair.note_values()
         return self.pair
 

@@ -13,7 +13,7 @@ from iresnet_flows.distributions import LayerTransform
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.inverse import Solver
 from iresnet_flows.layers import ElementwiseAffine
-from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers.contract import Layer, require_layer
 from iresnet_flows.lipschitz import Activation, LipschitzMLP
 from iresnet_flows.logdet import Estimator
 
@@ -47,12 +47,15 @@ class LayerLazyTransform(LazyTransform):
         explicit: The side that is the layer itself, ``"forward"`` (fast `log_prob`) or
             ``"inverse"`` (fast `sample`).
         event_dim: The number of dimensions of one event.
+
+    Raises:
+        TypeError: It is not a layer.
     """
 
     def __init__(self, layer: Layer, explicit: str = "forward", event_dim: int = 1) -> None:
         super().__init__()
         check_explicit(explicit)
-        self.layer = layer
+        self.layer = require_layer(layer)
         self.explicit = explicit
         self.event_dim = event_dim
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def write_report(
         "versions": versions(PACKAGES),
         "verdict": findings,
         "rows": rows,
-        "runs": [vars(outcome) | estimates(outcome) for outcome in outcomes],
+        "runs": [asdict(outcome) for outcome in outcomes],
     }
     write_json(folder / "posteriors.json", record)
 
@@ -193,9 +194,3 @@ def more_efficient(group: dict[str, dict[str, Any]], rivals: Sequence[str]) -> b
 def label(outcome: Outcome) -> str:
     title = TITLES[outcome.study][outcome.method]
     return f"{title} on {outcome.target}, seed {outcome.seed}"
-
-
-def estimates(outcome: Outcome) -> dict[str, Any]:
-    names = ("c2st", "elbo", "efficiency")
-    found = {name: getattr(outcome, name) for name in names}
-    return {name: None if e is None else vars(e) for name, e in found.items()}

@@ -76,11 +76,11 @@ def study(
         KeyboardInterrupt: As given; the runs that were finished stay for `resume`.
     """
     specs = planned(settings, data_dir, folder)
-    for spec in specs:
+    firsts = list({spec.target: spec for spec in specs}.values())
+    for spec in firsts:
         spec.load()
     claim_folder(folder, asdict(settings), resume, ("runs", "figures"))
 
-    firsts = list({spec.target: spec for spec in specs}.values())
     outcomes: list[Outcome] = []
     columns = (
         TextColumn("{task.description}"),
