@@ -51,7 +51,7 @@ def test_the_map_is_strongly_monotone():
 @pytest.mark.parametrize("estimator", [PowerSeries(terms=60, probes=2000), None])
 def test_the_estimate_is_unbiased_and_knows_its_standard_error(hidden, estimator):
     if estimator is None:
-        estimator = RussianRoulette(1, start=0.5, probes=2000)
+        estimator = RussianRoulette(1, probes=2000)
     block, x = build(hidden=hidden, lipschitz=0.8), torch.randn(3, 3, dtype=torch.float64)
     block.log_det = Exact()
     truth = block.log_abs_det(x).value

@@ -8,12 +8,18 @@ import pytest
 import torch
 from cases import hostile
 
-from iresnet_flows import Exact, InvertibleResidualBlock, LipschitzMLP, RussianRoulette
+from iresnet_flows import (
+    Exact,
+    InvertibleResidualBlock,
+    LipschitzMLP,
+    PowerSeries,
+    RussianRoulette,
+)
 from iresnet_flows.errors import InfiniteVariance
 from iresnet_flows.maps.jacobians import MatrixJacobian
 from iresnet_flows.maps.linear import Matrix
 
-RESIDUAL_FLOWS = RussianRoulette(terms=2, start=1.0, continuation=0.5, heavy_tail="allow")
+RESIDUAL_FLOWS = RussianRoulette(terms=2, continuation=0.5, heavy_tail="allow")
 
 
 def build(log_det, lipschitz: float = 0.8, hidden=(8, 8)) -> InvertibleResidualBlock:
@@ -37,22 +43,25 @@ def truth(block: InvertibleResidualBlock, x: torch.Tensor) -> torch.Tensor:
     return value
 
 
-@pytest.mark.parametrize("terms", [1, 3, None])
-@pytest.mark.parametrize("start", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("terms", [1, 2, 5])
+@pytest.mark.parametrize("continuation", [None, 0.9])
 @pytest.mark.parametrize("hidden", [(8, 8), (8, 8, 8)])
-def test_the_value_is_unbiased_however_few_terms_are_certain(terms, start, hidden):
-    estimator = RussianRoulette(terms, tolerance=1.0, start=start, probes=2000)
+def test_the_value_is_unbiased_however_few_terms_are_certain(terms, continuation, hidden):
+    estimator = RussianRoulette(terms, continuation, probes=2000)
     block, x = build(estimator, hidden=hidden), points()
     value, standard_error, bias_bound = block.log_abs_det(x)
     assert ((value - truth(block, x)).abs() <= 4 * standard_error).all()
     assert (bias_bound == 0).all()
 
 
-@pytest.mark.parametrize(("start", "unbiased"), [(0.5, True), (1e-9, False)])
-def test_a_strong_contraction_needs_the_tail(start, unbiased):
+@pytest.mark.parametrize(
+    ("estimator", "unbiased"),
+    [(RussianRoulette(1, probes=2000), True), (PowerSeries(terms=3, probes=2000), False)],
+    ids=["roulette", "series"],
+)
+def test_a_strong_contraction_needs_the_tail(estimator, unbiased):
     eye, slopes = torch.eye(4).double(), torch.ones(3, 1, 4).double()
     jacobian = MatrixJacobian((Matrix(0.7 * eye), Matrix(-eye)), (slopes,))
-    estimator = RussianRoulette(1, start=start, probes=2000)
     draw = estimator.draw(jacobian, torch.zeros(3, 4).double(), torch.tensor(0.7).double())
     value, standard_error, _ = estimator.attach(draw, jacobian)
     within = (value - 4 * math.log(0.3)).abs() <= 4 * standard_error + 1e-9
@@ -60,7 +69,7 @@ def test_a_strong_contraction_needs_the_tail(start, unbiased):
 
 
 def test_the_standard_error_counts_the_random_length():
-    block, x = build(RussianRoulette(1, start=0.5, probes=20)), points()
+    block, x = build(RussianRoulette(1, probes=20)), points()
     estimates = [block.log_abs_det(x) for _ in range(300)]
     empirical = torch.stack([e.value for e in estimates]).std(0)
     reported = torch.stack([e.standard_error for e in estimates]).square().mean(0).sqrt()
@@ -77,7 +86,7 @@ def test_the_gradient_is_unbiased_for_unequal_weights():
         return torch.cat([p.flatten() for p in parts])
 
     expected = gradient(Exact())
-    draws = torch.stack([gradient(RussianRoulette(1, start=0.5, probes=50)) for _ in range(150)])
+    draws = torch.stack([gradient(RussianRoulette(1, probes=50)) for _ in range(150)])
     standard_error = draws.std(0) / math.sqrt(len(draws))
     assert ((draws.mean(0) - expected).abs() <= 4.5 * standard_error + 1e-9).all()
 
@@ -97,11 +106,12 @@ def test_the_setting_of_residual_flows_is_there_to_compare_with():
     assert ((values.mean(0) - truth(block, x)).abs() <= 4.5 * error).all()
 
 
-def test_the_length_is_that_of_the_stated_distribution():
+@pytest.mark.parametrize("continuation", [0.7, None])
+def test_the_length_is_that_of_the_stated_distribution(continuation):
     """Each draw of N shows in the number of products."""
-    counts, x = [], points()
-    block = build(None)
-    g = block.branch.at()
+    vectors: list[list[torch.Tensor]] = []
+    block, x = build(None), points()
+    g = block.branch.requires_grad_(False).at()
     _, jacobian = g.linearize(x)
 
     class Counting:
@@ -109,24 +119,44 @@ def test_the_length_is_that_of_the_stated_distribution():
             return 0
 
         def apply_transposed(self, w):
-            counts[-1] += 1
-            return jacobian.apply_transposed(w)
+            vectors[-1].append(jacobian.apply_transposed(w))
+            return vectors[-1][-1]
 
     generator = torch.Generator().manual_seed(1)
-    estimator = RussianRoulette(terms=2, start=0.5, continuation=0.7, generator=generator)
+    estimator = RussianRoulette(2, continuation, generator=generator)
+    expected, bound = [0.0] * 6, float(g.lipschitz)
     for _ in range(1500):
-        counts.append(0)
+        vectors.append([])
         estimator.draw(Counting(), x, g.lipschitz)
-    lengths = torch.tensor(counts) - 2
+        ratio = min(float(vectors[-1][1].norm() / vectors[-1][0].norm()), bound)
+        for j in range(1, 6):
+            seen = 0.99 * ratio ** (j - 1) + 0.01 * bound ** (j - 1)
+            expected[j] += (seen if continuation is None else continuation ** (j - 1)) / 1500
+
+    lengths = torch.tensor([len(v) for v in vectors]) - 2
     for j in range(1, 6):
-        expected = 0.5 * 0.7 ** (j - 1)
-        error = math.sqrt(expected * (1 - expected) / len(lengths))
-        assert abs(float((lengths >= j).double().mean()) - expected) <= 4.5 * error
+        error = math.sqrt(max(expected[j] * (1 - expected[j]), 0) / len(lengths)) + 1e-6
+        assert abs(float((lengths >= j).double().mean()) - expected[j]) <= 4.5 * error
+
+
+def test_a_contraction_that_slows_down_is_found_by_the_rare_tail():
+    """Two products that shrink a lot, and then hardly any: the spread is as large as it may be."""
+    eigenvalues = torch.tensor([-0.01] * 3 + [-0.8]).double()
+    first = torch.diag(eigenvalues)
+    jacobian = MatrixJacobian(
+        (Matrix(first), Matrix(torch.eye(4).double())), (torch.ones(3, 1, 4).double(),)
+    )
+    estimator = RussianRoulette(1, probes=20_000, generator=torch.Generator().manual_seed(2))
+    draw = estimator.draw(jacobian, torch.zeros(3, 4).double(), torch.tensor(0.8).double())
+    value, standard_error, _ = estimator.attach(draw, jacobian)
+    truth = eigenvalues.log1p().sum()
+    assert ((value - truth).abs() <= 4 * standard_error).all()
+    assert (standard_error <= 0.1).all()
 
 
 def test_a_generator_governs_probes_and_lengths():
     x, generator = points(), torch.Generator().manual_seed(5)
-    block = build(RussianRoulette(1, start=1.0, generator=generator))
+    block = build(RussianRoulette(1, generator=generator))
     state = torch.get_rng_state()
     first = block.log_abs_det(x).value
     generator.manual_seed(5)
@@ -138,10 +168,7 @@ def test_a_generator_governs_probes_and_lengths():
     ("name", "value", "message"),
     [
         ("terms", 0, "terms must be at least 1, got 0"),
-        ("max_terms", 0, "max_terms must be at least 1, got 0"),
         ("probes", 0, "probes must be at least 1, got 0"),
-        ("tolerance", 0.0, "tolerance must be positive, got 0.0"),
-        ("start", 0.0, r"start must lie in \(0, 1\], got 0.0"),
         ("continuation", 1.0, r"continuation must lie in \(0, 1\), got 1.0"),
         ("heavy_tail", "hope", "heavy_tail must be 'refuse' or 'allow', got 'hope'"),
     ],

@@ -40,7 +40,7 @@ BLOCKS = {
 ESTIMATORS = {
     "series": PowerSeries(terms=100, probes=5),
     "roulette": RussianRoulette(probes=100),
-    "roulette, early": RussianRoulette(1, start=0.5, probes=20),
+    "roulette, early": RussianRoulette(1, probes=20),
 }
 
 each_block = pytest.mark.parametrize(("name", "kind"), BLOCKS.values(), ids=BLOCKS)

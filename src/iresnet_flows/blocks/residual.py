@@ -26,8 +26,8 @@ class InvertibleResidualBlock(BranchedLayer):
     Arguments:
         branch: The residual g, such as `LipschitzMLP`.
         log_det: `Exact`, `PowerSeries` or `RussianRoulette`. None: exact where the branch, at its
-            narrowest, is at most 64 wide in eval mode and 8 in train mode; elsewhere the certified
-            series in eval mode, and roulette, which has no bias, in train mode.
+            narrowest, is at most 64 wide in eval mode and 8 in train mode; elsewhere roulette,
+            which has no bias, with one probe in train mode and four in eval mode.
         solver: How the inverse is solved. None: `Anderson` with its defaults.
         memory: ``low`` keeps x and what was drawn for the backward pass, three vectors a sample
             for a series whatever its length, and evaluates g once more there. Such a log-det has

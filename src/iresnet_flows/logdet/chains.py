@@ -72,6 +72,11 @@ class Chain:
         with full_precision(self.reach):
             self.vectors.append(self.jacobian.apply_transposed(self.vectors[-1]))
 
+    def ratio(self) -> Tensor:
+        """How much shorter the last step has made the vectors of the batch, for each probe."""
+        before, after = (norm(w).square().sum(1) for w in self.vectors[-2:])
+        return (after / before).sqrt().nan_to_num(0.0)
+
     def spread(self) -> Tensor:
         r""":math:`\|v\| \|w_k\|`, averaged over the probes."""
         return (self.reach * norm(self.vectors[-1])).mean(0)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from iresnet_flows.checks import check_count, check_tolerance
+from iresnet_flows.checks import check_count
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import InfiniteVariance
 from iresnet_flows.logdet.chains import Chain, Draw, attach
@@ -19,6 +19,8 @@ from iresnet_flows.probes import rademacher
 
 __all__ = ["RussianRoulette"]
 
+RARE = 0.01  # the chance of a tail that goes on as slowly as the bound allows
+
 
 @dataclass(frozen=True)
 class RussianRoulette:
@@ -26,26 +28,27 @@ class RussianRoulette:
 
     .. math:: \log\det(I + J) \approx \sum_{k=1}^{n+N} s_k \frac{(-1)^{k+1}}{k}\, v^\top J^k v
               + (\operatorname{tr} J - v^\top J v) , \quad
-              s_k = \frac{1}{P(N \geq k - n)} , \quad P(N \geq j) = q\, r^{j-1}
+              s_k = \frac{1}{P(N \geq k - n)} ,
 
     with :math:`s_k = 1` for :math:`k \leq n`. The gradient is made as by `PowerSeries`, with the
-    same shares, and is unbiased too. With probability 1 - q nothing is added to the n terms.
+    same shares, and is unbiased too.
 
-    The k-th term is of the size :math:`L^k`, so that its share makes a finite variance certain
-    only for :math:`r > L^2`. The default r = L is about the best, for the terms then weigh like
-    their chances; a smaller r than allowed is refused.
+    It costs least where the chances fall as fast as the terms do. How fast these fall is seen,
+    from the last two of the n vectors :math:`w_k = (J^\top)^k v`; but only :math:`P(N \geq j) >
+    L^{2j}`, in the end, makes a finite variance certain. So both are heeded, with
+    :math:`\rho = \min(\|w_n\| / \|w_{n-1}\|, L)`, norms over the batch:
 
-    Costs n products, the gradient of one, and q / (1 - r) more on average. N is drawn for
-    each probe from the generator that draws the probes, and is shared by the batch.
+    .. math:: P(N \geq j) = 0.99\, \rho^{j-1} + 0.01\, L^{j-1} .
+
+    The probes decide on :math:`\rho`, and N is drawn after them, so that there is no bias in it.
+    Costs n products, the gradient of one, and :math:`0.99 / (1 - \rho) + 0.01 / (1 - L)` more on
+    average. N is drawn for each probe from the generator that draws the probes, and is shared by
+    the batch.
 
     Arguments:
-        terms: The number n of terms that are always taken, or None to take as many as certify
-            `tolerance`.
-        tolerance: The certified size, in nats, of what is left to the random tail, for `terms`
-            None.
-        max_terms: The most terms that are always taken for it.
-        start: The probability q that there is a random tail.
-        continuation: The probability r that it goes on, term by term. None: the certified L.
+        terms: The number n of terms that are always taken.
+        continuation: The probability r that the tail goes on, term by term, in place of these
+            chances: :math:`P(N \geq j) = r^{j-1}`.
         heavy_tail: What to do where r does not certify a finite variance: ``refuse`` or
             ``allow``, to compare with others.
         probes: The number of probes that are averaged.
@@ -57,7 +60,7 @@ class RussianRoulette:
 
     References:
         Chen et al., Residual Flows for Invertible Generative Modeling, 2019. Their setting is
-        ``RussianRoulette(terms=2, start=1.0, continuation=0.5, heavy_tail="allow")``.
+        ``RussianRoulette(terms=2, continuation=0.5, heavy_tail="allow")``.
 
     Example:
         >>> import torch
@@ -69,21 +72,15 @@ class RussianRoulette:
         0.0
     """
 
-    terms: int | None = None
-    tolerance: float = 2.0
-    max_terms: int = 50
-    start: float = 0.05
+    terms: int = 2
     continuation: float | None = None
     heavy_tail: Literal["refuse", "allow"] = "refuse"
     probes: int = 1
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        for name in ("terms", "max_terms", "probes"):
+        for name in ("terms", "probes"):
             check_count(name, getattr(self, name))
-        check_tolerance(self.tolerance)
-        if not 0 < self.start <= 1:
-            raise ValueError(f"start must lie in (0, 1], got {self.start!r}.")
         if self.continuation is not None and not 0 < self.continuation < 1:
             raise ValueError(f"continuation must lie in (0, 1), got {self.continuation!r}.")
         if self.heavy_tail not in ("refuse", "allow"):
@@ -98,33 +95,27 @@ class RussianRoulette:
         function: Function = RESIDUAL,
     ) -> Draw:
         generator = generator or self.generator
-        ratio = self.ratio(lipschitz)
         v = rademacher((self.probes, *x.shape), x, generator)
         chain = Chain(jacobian, v, lipschitz, function)
-        while not self.is_long_enough(chain):
+        for _ in range(self.terms):
             chain.step()
 
-        # P(N >= j) = q r^(j - 1), inverted.
-        u = torch.rand(len(v), generator=generator, device=x.device, dtype=torch.float64)
-        length = torch.where(u < self.start, (u / self.start).log() / ratio.log() + 1, 0).floor()
+        tail = self.tail(chain)
+        length = tail.draw(generator)
         for j in range(1, int(concrete(length).max()) + 1):
-            chain.step(torch.where(length >= j, ratio ** (1 - j) / self.start, 0))
+            chain.step(torch.where(length >= j, 1 / tail.chance(j), 0))
         return chain.draw(torch.zeros_like(chain.reach[0]))
 
     def attach(self, draw: Draw, jacobian: Jacobian) -> LogDet:
         return attach(draw, jacobian)
 
-    def is_long_enough(self, chain: Chain) -> bool:
-        """Whether what is left may be left to chance."""
-        if self.terms is not None:
-            return chain.k == self.terms
-        return chain.k == self.max_terms or chain.certifies(self.tolerance)
-
-    def ratio(self, lipschitz: Tensor) -> Tensor:
-        """The chance r that the tail goes on, where that gives a finite variance."""
+    def tail(self, chain: Chain) -> Tail:
+        """The distribution of N for each probe."""
+        slow = chain.lipschitz.double()
         if self.continuation is None:
-            return lipschitz
-        bound = float(concrete(lipschitz))
+            return Tail(torch.minimum(chain.ratio().double(), slow), slow, RARE)
+
+        bound = float(concrete(slow))
         if self.continuation <= bound**2 and self.heavy_tail == "refuse":
             raise InfiniteVariance(
                 f"a tail that goes on with probability {self.continuation:.3g} has a finite "
@@ -132,4 +123,31 @@ class RussianRoulette:
                 f"the branch is bounded by {bound:.3g}: take a continuation above "
                 f"{bound**2:.3g} or None, or say heavy_tail='allow'."
             )
-        return torch.full_like(lipschitz, self.continuation)
+        return Tail(slow.new_full((self.probes,), self.continuation), slow, 0.0)
+
+
+@dataclass(frozen=True)
+class Tail:
+    r"""The distribution :math:`P(N \geq j) = (1 - \epsilon)\, a^{j-1} + \epsilon\, b^{j-1}`.
+
+    Arguments:
+        fast: The ratio a, for each probe.
+        slow: The ratio b, a scalar.
+        rare: The chance :math:`\epsilon` of the latter.
+    """
+
+    fast: Tensor
+    slow: Tensor
+    rare: float
+
+    def chance(self, j: int) -> Tensor:
+        """P(N >= j)."""
+        return (1 - self.rare) * self.fast ** (j - 1) + self.rare * self.slow ** (j - 1)
+
+    def draw(self, generator: torch.Generator | None) -> Tensor:
+        """N for each probe."""
+        which, u = torch.rand(
+            2, len(self.fast), generator=generator, device=self.fast.device, dtype=torch.float64
+        )
+        ratio = torch.where(which < self.rare, self.slow, self.fast)
+        return ((-u).log1p() / ratio.log()).floor() + 1

@@ -23,7 +23,7 @@ from iresnet_flows.experiments.bench.contestants import (
 from iresnet_flows.experiments.bench.rows import AtMost, Row, TimesBetter
 from iresnet_flows.experiments.bench.settings import Settings, Task
 from iresnet_flows.experiments.bench.trained import Gym, jacobians, root
-from iresnet_flows.logdet import PowerSeries
+from iresnet_flows.logdet import RussianRoulette
 
 __all__ = ["tasks"]
 
@@ -153,7 +153,7 @@ def ladder(title: str, block: Block) -> dict[str, Block]:
     rungs = {f"{title}, as it comes": block}
     for probes in PROBES:
         copy = cast("OurBlock", deepcopy(block))
-        copy.block.log_det = PowerSeries(probes=probes)
+        copy.block.log_det = RussianRoulette(terms=3, probes=probes)
         rungs[series(title, probes)] = copy
     return rungs
 
