@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "check_channels",
     "check_context",
     "check_count",
     "check_dtype",
@@ -74,6 +75,17 @@ def check_input(name: str, x: Tensor, features: int, dtype: torch.dtype) -> None
     check_tensor(name, x)
     if x.dim() != 2 or x.shape[-1] != features:
         raise ValueError(f"{name} must have the shape (B, {features}), got {tuple(x.shape)}.")
+    check_dtype(name, x, dtype)
+
+
+def check_channels(name: str, x: Tensor, channels: int, dtype: torch.dtype) -> None:
+    """Refuse a tensor that is not (B, channels, *space) in the layer's dtype."""
+    check_tensor(name, x)
+    if x.dim() < 2 or x.shape[1] != channels:
+        raise ValueError(
+            f"{name} must have the shape (B, {channels}) or (B, {channels}, *space), "
+            f"got {tuple(x.shape)}."
+        )
     check_dtype(name, x, dtype)
 
 

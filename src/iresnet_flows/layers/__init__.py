@@ -1,7 +1,20 @@
 """Layers that no host has and the models need, in the contract of the block."""
 
+from iresnet_flows.layers.actnorm import ActNorm
 from iresnet_flows.layers.affine import ElementwiseAffine
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.layers.inverted import Inverted
+from iresnet_flows.layers.logit import Logit
+from iresnet_flows.layers.shapes import InjectivePadding, Squeeze
+from iresnet_flows.layers.stacks import Stack
 
-__all__ = ["ElementwiseAffine", "Inverted", "Layer"]
+__all__ = [
+    "ActNorm",
+    "ElementwiseAffine",
+    "InjectivePadding",
+    "Inverted",
+    "Layer",
+    "Logit",
+    "Squeeze",
+    "Stack",
+]

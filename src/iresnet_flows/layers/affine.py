@@ -1,11 +1,13 @@
-"""An affine map of each entry."""
+"""Affine maps of each channel."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_features, check_input
+from iresnet_flows.checks import check_channels, check_features
 from iresnet_flows.layers.contract import Layer
 
 __all__ = ["ElementwiseAffine"]
@@ -14,14 +16,14 @@ __all__ = ["ElementwiseAffine"]
 class ElementwiseAffine(Layer):
     r"""The map :math:`y = e^{s} \circ x + t` with learned :math:`s, t`, the identity at first.
 
-    Between residual blocks it carries what a Lipschitz constant below one cannot: scale. Unlike
-    an ActNorm it takes nothing from the first batch it sees. Costs O(d).
+    Between residual blocks it carries what a Lipschitz constant below one cannot: scale. Pixels
+    of an image share the numbers of their channel. Costs O(d).
 
     Arguments:
-        features: The dimension d of x.
+        features: The dimension d of x, or the channels of images.
 
     Shapes:
-        x and y (B, d), logabsdet (B,) in nats.
+        x and y (B, features) or (B, features, \*space), logabsdet (B,) in nats.
 
     Example:
         >>> import torch
@@ -38,21 +40,30 @@ class ElementwiseAffine(Layer):
         self.shift = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.transform(x, context), self.log_scale.sum().expand(len(x))
+        return self.transform(x, context), self.log_abs_det(x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.invert(y, context), -self.log_scale.sum().expand(len(y))
+        return self.invert(y, context), -self.log_abs_det(y)
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check("x", x)
-        return x * self.log_scale.exp() + self.shift
+        return x * per_channel(self.log_scale.exp(), x) + per_channel(self.shift, x)
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         self.check("y", y)
-        return (y - self.shift) * self.log_scale.neg().exp()
+        return (y - per_channel(self.shift, y)) * per_channel(self.log_scale.neg().exp(), y)
+
+    def log_abs_det(self, x: Tensor) -> Tensor:
+        """That of the map, for samples like x."""
+        pixels = math.prod(x.shape[2:])
+        return (self.log_scale.sum() * pixels).expand(len(x))
 
     def check(self, name: str, x: Tensor) -> None:
-        check_input(name, x, self.features, self.shift.dtype)
+        check_channels(name, x, self.features, self.shift.dtype)
 
     def extra_repr(self) -> str:
         return f"features={self.features}"
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (x.dim() - 2))

@@ -11,7 +11,7 @@ __all__ = ["Layer", "require_layer"]
 
 
 class Layer(nn.Module, ABC):
-    """An invertible module from x ``(B, *event)`` to y ``(B, *event)``, and back.
+    """An invertible module from x ``(B, *event)`` to y, and back; few of them change the event.
 
     Log-dets are in nats, have the shape (B,) and belong to the direction just taken.
 

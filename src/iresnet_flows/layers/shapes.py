@@ -1,0 +1,100 @@
+"""Layers that change the shape of an image and nothing else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from iresnet_flows.checks import check_features, check_tensor
+from iresnet_flows.layers.contract import Layer
+
+__all__ = ["InjectivePadding", "Squeeze"]
+
+
+class Shape(Layer):
+    """A layer that moves numbers about, so that its log-det is zero."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform(x, context), x.new_zeros(len(x))
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.invert(y, context), y.new_zeros(len(y))
+
+
+class Squeeze(Shape):
+    """Each square of 2 x 2 pixels as one pixel of four times the channels.
+
+    Shapes:
+        x (B, C, H, W) with even H and W, y (B, 4 C, H / 2, W / 2).
+
+    References:
+        Dinh et al., Density Estimation Using Real NVP, 2017.
+
+    Example:
+        >>> import torch
+        >>> Squeeze().transform(torch.randn(5, 3, 8, 8)).shape
+        torch.Size([5, 12, 4, 4])
+    """
+
+    def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        check_tensor("x", x)
+        if x.dim() != 4 or x.shape[2] % 2 or x.shape[3] % 2:
+            raise ValueError(
+                f"x must have the shape (B, C, H, W) with even H and W, got {tuple(x.shape)}."
+            )
+        return F.pixel_unshuffle(x, 2)
+
+    def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        check_tensor("y", y)
+        if y.dim() != 4 or y.shape[1] % 4:
+            raise ValueError(
+                "y must have the shape (B, C, H, W) with C a multiple of four, "
+                f"got {tuple(y.shape)}."
+            )
+        return F.pixel_shuffle(y, 2)
+
+
+class InjectivePadding(Shape):
+    r"""Further channels of zeros: an isometry onto its image, with an inverse there.
+
+    A residual network keeps the dimension of its input, and a classifier wants more of it. The
+    layer is injective and not onto, so that there is no density on y; `inverse` drops the
+    channels, whatever is in them. For the same reason its log-det is that of the isometry, zero.
+
+    Arguments:
+        channels: The number of further channels.
+
+    Shapes:
+        x (B, C, \*space), y (B, C + channels, \*space).
+
+    References:
+        Jacobsen et al., i-RevNet: Deep Invertible Networks, 2018.
+
+    Example:
+        >>> import torch
+        >>> InjectivePadding(13).transform(torch.randn(5, 3, 8, 8)).shape
+        torch.Size([5, 16, 8, 8])
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        check_features("channels", channels)
+        self.channels = channels
+
+    def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        check_tensor("x", x)
+        zeros = x.new_zeros(len(x), self.channels, *x.shape[2:])
+        return torch.cat((x, zeros), 1)
+
+    def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        check_tensor("y", y)
+        if y.dim() < 2 or y.shape[1] <= self.channels:
+            raise ValueError(
+                f"y must have more than the {self.channels} channels of the padding, "
+                f"got {tuple(y.shape)}."
+            )
+        return y[:, : -self.channels]
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}"

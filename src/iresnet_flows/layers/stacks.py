@@ -1,0 +1,84 @@
+"""Layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from torch import Tensor, nn
+
+from iresnet_flows.layers.contract import Layer, require_layer
+
+__all__ = ["Stack"]
+
+
+class Stack(Layer):
+    """The composition of layers, the first of them first.
+
+    Arguments:
+        layers: The layers; those that ask for a context are given the one of the stack.
+
+    Raises:
+        TypeError: One of them is no `Layer`.
+        ValueError: They ask for contexts of different sizes.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> from iresnet_flows.layers import ActNorm
+        >>> stack = Stack([ActNorm(2), InvertibleResidualBlock(LipschitzMLP(2))])
+        >>> y, logabsdet = stack(torch.randn(5, 2))
+        >>> y.shape, logabsdet.shape
+        (torch.Size([5, 2]), torch.Size([5]))
+    """
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(require_layer(layer) for layer in layers)
+        contexts = [layer.context_features for layer in self.each()]
+        sizes = {size for size in contexts if size is not None}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"the layers of a stack share one context, and these ask for {sorted(sizes)} "
+                "features."
+            )
+        self.context_features = sizes.pop() if sizes else None
+
+    @property
+    def sign(self) -> int:
+        sign = 1
+        for layer in self.each():
+            sign *= layer.sign
+        return sign
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(len(x))
+        for layer in self.each():
+            x, log_abs_det = layer(x, self.of(layer, context))
+            total = total + log_abs_det
+        return x, total
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = y.new_zeros(len(y))
+        for layer in reversed(self.each()):
+            y, log_abs_det = layer.inverse(y, self.of(layer, context))
+            total = total + log_abs_det
+        return y, total
+
+    def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        for layer in self.each():
+            x = layer.transform(x, self.of(layer, context))
+        return x
+
+    def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        for layer in reversed(self.each()):
+            y = layer.invert(y, self.of(layer, context))
+        return y
+
+    def each(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
+
+    def of(self, layer: Layer, context: Tensor | None) -> Tensor | None:
+        """The context as the layer asks for it; a stack without any hands it on, to be refused."""
+        wanted = layer.context_features is not None or self.context_features is None
+        return context if wanted else None
