@@ -1,0 +1,1 @@
+"""What is built of layers: image densities, and classifiers that can be inverted."""
