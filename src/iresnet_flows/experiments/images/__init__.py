@@ -1,1 +1,1 @@
-"""Images: the data, the models that are compared on them, their training, and the paper's tables."""
+"""Images: the data, the models compared on them, their training, and the tables of the paper."""
