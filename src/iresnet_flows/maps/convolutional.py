@@ -53,7 +53,7 @@ class ConvolutionJacobian(ChainJacobian):
             if middle:
                 trace = two_layer_trace(taps, middle[0][..., 0, 0], *features)
             else:
-                (trace,) = one_layer_traces(taps, *features, 1)
+                (trace,) = one_layer_traces(taps, features[0], 1)
             total = total + trace.sum(1)
         return (total,)
 

@@ -82,7 +82,4 @@ class Convolution(LinearMap):
         images, cotangents = (t.flatten(0, -4) for t in (v, w))
         if not len(images):
             return torch.zeros_like(self.weight)
-        gradient: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
-            images, self.weight.shape, cotangents, padding=self.padding
-        )
-        return gradient
+        return conv2d_weight(images, self.weight.shape, cotangents, padding=self.padding)
