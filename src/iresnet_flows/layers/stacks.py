@@ -51,6 +51,16 @@ class Stack(Layer):
             sign *= layer.sign
         return sign
 
+    def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        for layer in self.each():
+            event = layer.event_of(event)
+        return event
+
+    def event_from(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        for layer in reversed(self.each()):
+            event = layer.event_from(event)
+        return event
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(len(x))
         for layer in self.each():
