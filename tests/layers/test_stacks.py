@@ -73,3 +73,17 @@ def test_what_is_no_layer_is_refused():
 def test_signs_multiply():
     assert Stack([Flip(), block()]).sign == -1
     assert Stack([Flip(), Flip()]).sign == 1
+
+
+def test_a_deferred_log_det_costs_no_second_pass():
+    layers = [block(), block()]
+    stack, calls = Stack(layers), []
+    for layer in layers:
+        layer.branch.register_forward_hook(lambda *_: calls.append("forward"))
+        at = layer.branch.at
+        layer.branch.at = lambda context=None, at=at: calls.append("at") or at(context)
+    x = torch.randn(5, 2)
+    y, measure = stack.deferred(x)
+    assert torch.allclose(measure(), stack(x)[1])
+    assert torch.equal(y, stack.transform(x))
+    assert calls == ["at"] * 2 * 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from torch import Tensor, nn
@@ -79,6 +79,15 @@ class Stack(Layer):
         for layer in self.each():
             x = layer.transform(x, self.of(layer, context))
         return x
+
+    def deferred(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        start, measures = x, []
+        for layer in self.each():
+            x, measure = layer.deferred(x, self.of(layer, context))
+            measures.append(measure)
+        return x, lambda: sum((measure() for measure in measures), start.new_zeros(len(start)))
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         for layer in reversed(self.each()):

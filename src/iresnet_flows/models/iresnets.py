@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.layers import ActNorm, Flatten, Layer, Logit, Squeeze, Stack
 from iresnet_flows.lipschitz import LipschitzConvNet, LipschitzMLP
+from iresnet_flows.lipschitz.branches import Branch
 from iresnet_flows.logdet import Estimator
 from iresnet_flows.models.multiscale import MultiScaleFlow
 
@@ -25,6 +27,7 @@ class ImageBlocks:
         lipschitz: The bound of each branch.
         activation: That of the branches.
         log_det: The estimator, or None for the default.
+        memory: ``full``, or ``low``, which trades a second evaluation for it.
     """
 
     hidden_channels: Sequence[int] = (64, 64)
@@ -32,6 +35,7 @@ class ImageBlocks:
     lipschitz: float = 0.9
     activation: str = "csin"
     log_det: Estimator | None = None
+    memory: Literal["full", "low"] = "full"
 
     def convolutional(self, channels: int, count: int) -> list[Layer]:
         """So many blocks of images."""
@@ -44,7 +48,7 @@ class ImageBlocks:
                 self.lipschitz,
                 activation=self.activation,
             )
-            layers += [ActNorm(channels), InvertibleResidualBlock(branch, self.log_det)]
+            layers += [ActNorm(channels), self.block(branch)]
         return layers
 
     def connected(self, features: int, hidden_features: Sequence[int], count: int) -> list[Layer]:
@@ -54,8 +58,11 @@ class ImageBlocks:
             branch = LipschitzMLP(
                 features, hidden_features, self.lipschitz, activation=self.activation
             )
-            layers += [ActNorm(features), InvertibleResidualBlock(branch, self.log_det)]
+            layers += [ActNorm(features), self.block(branch)]
         return layers
+
+    def block(self, branch: Branch) -> InvertibleResidualBlock:
+        return InvertibleResidualBlock(branch, self.log_det, memory=self.memory)
 
 
 def i_resnet_flow(
