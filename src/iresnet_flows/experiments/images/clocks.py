@@ -129,7 +129,11 @@ class Log:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / LOG
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+        lines = (
+            self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            if self.path.exists()
+            else []
+        )
         kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
         write_text(self.path, "".join([*lines[:1], *kept] if kept else []))
         self.board = board(folder / "tensorboard", step)

@@ -67,7 +67,8 @@ def nats(
 
     def read(part: Images, noise: Tensor) -> Tensor:
         labels = part.labels if conditional else None
-        return discrete_nats(density.log_prob(dequantised(part.pixels, noise), labels), noise)
+        log_prob = density.log_prob(dequantised(part.pixels, noise), labels)
+        return discrete_nats(log_prob.double(), noise)
 
     return each(model, images, batch, read)
 
