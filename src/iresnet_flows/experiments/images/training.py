@@ -49,6 +49,7 @@ from iresnet_flows.experiments.training import Budget, Diverged, quiet
 __all__ = ["WEIGHTS", "Machine", "Trained", "Training", "build", "epochs", "train"]
 
 WEIGHTS = "weights.pt"
+CHECKPOINT_SECONDS = 60.0
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
     "bf16": "bf16-mixed",
@@ -239,7 +240,7 @@ def train(
     machine: Machine | None = None,
     resume: bool = False,
     progress: Progress = ignore,
-    checkpoint_seconds: float = 60.0,
+    checkpoint_seconds: float | None = None,
     checkpoint_steps: int | None = None,
 ) -> Trained:
     """Train a model, or go on with what is in the folder, or read it if it was finished.
@@ -258,7 +259,7 @@ def train(
         machine: The devices; None for one CPU.
         resume: Go on with what is in the folder, which must be a run of the same arguments.
         progress: Is told the share of the budget that is spent, and the loss, after each step.
-        checkpoint_seconds: The time between checkpoints.
+        checkpoint_seconds: The time between checkpoints; None for a minute.
         checkpoint_steps: The steps between them, if that is less.
 
     Raises:
@@ -273,9 +274,13 @@ def train(
             f"a batch of {size} images cannot be shared by {machine.ranks} devices: "
             "take a number of devices that divides it."
         )
+    if not resume and first_rank():
+        for name in (CHECKPOINT, WEIGHTS):
+            (folder / name).unlink(missing_ok=True)  # another run's, which a later one would take
     batches = Batches(data.train, size, seed, recipe.shift, recipe.flip)
     training = Training(build(recipe, data, seed), recipe, task, batches, budget, seed).train()
-    clock = Clock(folder, progress, checkpoint_seconds, checkpoint_steps)
+    seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
+    clock = Clock(folder, progress, seconds, checkpoint_steps)
     run(training, clock, machine, folder / CHECKPOINT if resume else None)
 
     model = training.result()
