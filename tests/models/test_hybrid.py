@@ -30,11 +30,11 @@ def x():
 @BOTH
 def test_one_pass_gives_the_density_and_the_logits_that_each_call_gives(classes, x):
     model = hybrid(classes)
-    log_prob, logits = model.both(x, LABELS)
+    log_prob, logits = model.joint(x, LABELS)
     given = None if classes is None else LABELS
     assert torch.equal(log_prob, model.density.log_prob(x, given))
     torch.testing.assert_close(logits, model(x))
-    assert torch.equal(model.both(x)[0], model.log_prob(x))
+    assert torch.equal(model.joint(x)[0], model.log_prob(x))
     assert logits.shape == (5, 3)
 
 
@@ -42,7 +42,7 @@ def test_one_pass_gives_the_density_and_the_logits_that_each_call_gives(classes,
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
 def test_the_loss_is_the_cross_entropy_and_the_weighted_density_a_dimension(classes, weight, x):
     model = hybrid(classes)
-    log_prob, logits = model.both(x, LABELS)
+    log_prob, logits = model.joint(x, LABELS)
     expected = -logits.log_softmax(1)[torch.arange(5), LABELS] - weight * log_prob / 16
     torch.testing.assert_close(model.loss(x, LABELS, weight), expected)
 
@@ -69,13 +69,13 @@ def test_training_lowers_both_parts_of_the_loss():
     model = HybridFlow(i_resnet_flow((1, 4, 4), (1, 1), blocks, classes=3), 3)
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     with torch.no_grad():
-        log_prob, logits = model.both(x, labels)
+        log_prob, logits = model.joint(x, labels)
         before = log_prob.mean(), F.cross_entropy(logits, labels)
     for _ in range(40):
         optimiser.zero_grad()
         model.loss(x, labels).mean().backward()
         optimiser.step()
-    log_prob, logits = model.both(x, labels)
+    log_prob, logits = model.joint(x, labels)
     assert log_prob.mean() > before[0] + 2
     assert F.cross_entropy(logits, labels) < before[1] / 2
 
@@ -91,7 +91,7 @@ def test_samples_of_labels_are_those_of_the_density():
 def test_a_loaded_model_is_the_same(x):
     model, fresh = hybrid(), hybrid(seed=7)
     fresh.load_state_dict(model.state_dict())
-    for result, expected in zip(fresh.both(x, LABELS), model.both(x, LABELS), strict=True):
+    for result, expected in zip(fresh.joint(x, LABELS), model.joint(x, LABELS), strict=True):
         assert torch.equal(result, expected)
 
 

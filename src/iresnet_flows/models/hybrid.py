@@ -21,7 +21,7 @@ __all__ = ["HybridFlow"]
 class HybridFlow(nn.Module):
     r"""A density of images whose latents are classified by a perceptron.
 
-    It is a `Density`, and as a module it gives logits. Both come from one pass by `both`, and are
+    It is a `Density`, and as a module it gives logits. Both come from one pass by `joint`, and are
     trained together by
 
     .. math:: \operatorname{loss} = - \frac{\lambda}{d} \log p(x \mid y) + \operatorname{CE}(y) .
@@ -74,7 +74,7 @@ class HybridFlow(nn.Module):
         logits: Tensor = self.head(self.density.latents(x))
         return logits
 
-    def both(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def joint(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log p(x), or log p(x | label) where the density has classes, and the logits."""
         given = labels if self.density.prior.classes is not None else None
         latents = cast("Latents", self.density(x, given))
@@ -82,7 +82,7 @@ class HybridFlow(nn.Module):
 
     def loss(self, x: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
         r"""That of each sample, with :math:`\lambda` the weight of the density."""
-        log_prob, logits = self.both(x, labels)
+        log_prob, logits = self.joint(x, labels)
         cross_entropy = F.cross_entropy(logits, labels, reduction="none")
         return cross_entropy - weight * log_prob / self.density.features
 
