@@ -18,7 +18,7 @@ these units. Models are measured in eval mode, with the moving average of the we
 All that is random in a step, in the order of the images, the noise, the augmentation and the draws
 of the model, is a function of the seed and of the step: a training that was stopped, even by
 ``kill -9``, goes on from its last checkpoint to the same bits, where the budget is one of steps.
-Images and noise are the same on any number of devices: each takes its share of one whole batch.
+Images, noise and probes are the same on any number of devices: each takes its part of one batch.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from iresnet_flows.experiments.images.sets import Images, ImageSet
 from iresnet_flows.experiments.images.tasks import Task
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.training import Budget, Diverged, quiet
+from iresnet_flows.ranks import one_batch
 
 __all__ = ["WEIGHTS", "Machine", "Trained", "Training", "build", "epochs", "train"]
 
@@ -159,7 +160,7 @@ class Training(lightning.LightningModule):
     def training_step(self, batch: Any, _: int) -> Tensor:
         images, noise = self.batches.at(self.steps, self.global_rank, self.trainer.world_size)
         here = Images(images.pixels.to(self.device), images.labels.to(self.device))
-        with seeded(stream(self.seed, MODEL, self.steps), self.device):
+        with seeded(stream(self.seed, MODEL, self.steps), self.device), one_batch():
             losses = self.task.loss(self.model, here, noise.to(self.device))
         values = over_ranks(torch.stack([value.detach().float() for value in losses.values()]))
         self.losses = dict(zip(losses, values.tolist(), strict=True))
