@@ -180,6 +180,12 @@ class Training(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         self.steps, self.seconds = checkpoint["steps"], checkpoint["seconds"]
 
+    def on_train_end(self) -> None:
+        # Weights are the same on all ranks, but each has the batch statistics of its own part.
+        if distributed.is_available() and distributed.is_initialized():
+            for buffer in self.buffers():
+                distributed.broadcast(buffer, 0)
+
     def result(self) -> nn.Module:
         """The model with the weights that are to be measured."""
         return (self.model if self.averaged is None else self.averaged.module).eval()
