@@ -19,6 +19,12 @@ All that is random in a step, in the order of the images, the noise, the augment
 of the model, is a function of the seed and of the step: a training that was stopped, even by
 ``kill -9``, goes on from its last checkpoint to the same bits, where the budget is one of steps.
 Images, noise and probes are the same on any number of devices: each takes its part of one batch.
+
+Many devices share a training by Lightning's DDP, which starts its own processes on one node and
+takes those of `torchrun` and SLURM on several. The weights stay equal to the bit on all ranks.
+Batch statistics are those of all ranks on GPUs and of each rank on CPUs. FSDP is not offered: the
+start of `ActNorm` from the first batch writes to parameters in the forward pass, which torch's
+first FSDP refuses, and which its second one, `fully_shard`, takes and then loses.
 """
 
 from __future__ import annotations
