@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from iresnet_flows.experiments.storage import write, write_text
 
 if TYPE_CHECKING:
-    from iresnet_flows.experiments.images.training import Training
+    from iresnet_flows.experiments.images.steps import Training
 
 __all__ = ["CHECKPOINT", "LOG", "Clock", "Progress", "ignore"]
 
