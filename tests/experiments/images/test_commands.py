@@ -22,7 +22,7 @@ from commands import command
 from image_cases import CLASSIFIER, DENSITY, images
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.images import catalogue, evaluation, training
+from iresnet_flows.experiments.images import catalogue, evaluation, steps, training
 from iresnet_flows.experiments.images.catalogue import classifier, density
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
@@ -132,7 +132,7 @@ def test_conditional_density_is_given_the_labels(data, tmp_path, monkeypatch):
 
 
 def test_interrupted_fit_goes_on_to_the_bit(data, tmp_path, monkeypatch, capsys):
-    step = training.Training.training_step
+    step = steps.Training.training_step
 
     def interrupted(self, batch, index):
         if self.steps == 7:
@@ -142,7 +142,7 @@ def test_interrupted_fit_goes_on_to_the_bit(data, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     arguments = ("fit", data, "--steps", 12, "--out")
     with monkeypatch.context() as patch:
-        patch.setattr(training.Training, "training_step", interrupted)
+        patch.setattr(steps.Training, "training_step", interrupted)
         assert command(patch, *arguments, tmp_path / "parts") == 130
     assert "--resume" in capsys.readouterr().out
     assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["steps"] == 7
@@ -169,7 +169,7 @@ def test_new_run_leaves_nothing_of_an_old_one_to_resume(data, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Training, "training_step", broken)
+        patch.setattr(steps.Training, "training_step", broken)
         assert command(patch, "classify", data, "--steps", 4, "--out", run) == 130
     assert not (run / "last.ckpt").exists()
     assert not (run / "weights.pt").exists()

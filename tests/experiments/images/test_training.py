@@ -21,8 +21,9 @@ from image_cases import CLASSIFIER, DENSITY, TinyDensity, image_set, sgd
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images import evaluation
+from iresnet_flows.experiments.images.steps import Training
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood
-from iresnet_flows.experiments.images.training import Machine, Training, epochs, train
+from iresnet_flows.experiments.images.training import Machine, epochs, train
 from iresnet_flows.experiments.training import Budget, Diverged
 
 TASKS = {

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from iresnet_flows.experiments.storage import write, write_text
 
 if TYPE_CHECKING:
-    from iresnet_flows.experiments.images.training import Training
+    from iresnet_flows.experiments.images.steps import Training
 
 __all__ = ["CHECKPOINT", "LOG", "Clock", "Progress", "ignore"]
 
@@ -48,7 +48,7 @@ class Clock(Callback):
         self.seconds = seconds
         self.steps = steps
         self.now = self.saved = 0.0
-        self.log: Log | None = None
+        self.course: Log | None = None
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -57,7 +57,7 @@ class Clock(Callback):
         self.now = time.perf_counter()
         self.saved = training.seconds
         if trainer.is_global_zero:
-            self.log = Log(self.folder, training.steps)
+            self.course = Log(self.folder, training.steps)
 
     def on_train_batch_start(
         self,
@@ -82,9 +82,9 @@ class Clock(Callback):
         training.finish_step()
         self.tick(trainer, training)
         spent = training.budget.spent(training.steps, training.seconds)
-        if self.log is not None and (training.steps % LOG_EVERY == 1 or spent >= 1):
+        if self.course is not None and (training.steps % LOG_EVERY == 1 or spent >= 1):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self.log.add(training.steps, training.seconds, rate, training.losses)
+            self.course.add(training.steps, training.seconds, rate, training.losses)
         if spent >= 1:
             trainer.should_stop = True
         if spent >= 1 or self.is_due(training):
@@ -115,8 +115,8 @@ class Clock(Callback):
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        if self.log is not None:
-            self.log.close()
+        if self.course is not None:
+            self.course.close()
 
 
 class Log:

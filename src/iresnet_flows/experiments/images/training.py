@@ -18,35 +18,38 @@ these units. Models are measured in eval mode, with the moving average of the we
 All that is random in a step, in the order of the images, the noise, the augmentation and the draws
 of the model, is a function of the seed and of the step: a training that was stopped, even by
 ``kill -9``, goes on from its last checkpoint to the same bits, where the budget is one of steps.
-Images and noise are the same on any number of devices: each takes its share of one whole batch.
+Images, noise and probes are the same on any number of devices: each takes its part of one batch.
+
+Many devices share a training by Lightning's DDP, which starts its own processes on one node and
+takes those of `torchrun` and SLURM on several. The weights stay equal to the bit on all ranks.
+Batch statistics are those of all ranks on GPUs and of each rank on CPUs. FSDP is not offered: the
+start of `ActNorm` from the first batch writes to parameters in the forward pass, which torch's
+first FSDP refuses, and which its second one, `fully_shard`, takes and then loses.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, distributed, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
 from iresnet_flows.experiments.images.clocks import CHECKPOINT, Clock, Progress, ignore
 from iresnet_flows.experiments.images.evaluation import seeded
 from iresnet_flows.experiments.images.recipes import Recipe
-from iresnet_flows.experiments.images.sets import Images, ImageSet
+from iresnet_flows.experiments.images.sets import ImageSet
+from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
 from iresnet_flows.experiments.storage import write
-from iresnet_flows.experiments.training import Budget, Diverged, quiet
+from iresnet_flows.experiments.training import Budget, quiet
 
-__all__ = ["WEIGHTS", "Machine", "Trained", "Training", "build", "epochs", "train"]
+__all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
 
 WEIGHTS = "weights.pt"
 CHECKPOINT_SECONDS = 60.0
@@ -110,113 +113,9 @@ class Trained:
     parameters: int
 
 
-class Training(lightning.LightningModule):
-    """The training of a model.
-
-    Arguments:
-        model: The model.
-        recipe: Its optimiser and averaging.
-        task: Gives the loss.
-        batches: What it sees at each step.
-        budget: When to stop, in steps or minutes.
-        seed: That of the run.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        recipe: Recipe,
-        task: Task,
-        batches: Batches,
-        budget: Budget,
-        seed: int,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.averaged = None if recipe.average is None else averaged(model, recipe.average)
-        self.recipe = recipe
-        self.task = task
-        self.batches = batches
-        self.budget = budget
-        self.seed = seed
-        self.steps = 0
-        self.seconds = 0.0
-        self.losses: dict[str, float] = {}
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimiser = self.recipe.optimiser(self.model.parameters())
-        for group in optimiser.param_groups:
-            group["full_lr"] = group["lr"]
-        return optimiser
-
-    def factor(self) -> float:
-        """That of the learning rate."""
-        spent = self.budget.spent(self.steps, self.seconds)
-        return min(1.0, (self.steps + 1) / max(1, self.recipe.warmup)) * self.recipe.schedule(
-            spent
-        )
-
-    def training_step(self, batch: Any, _: int) -> Tensor:
-        images, noise = self.batches.at(self.steps, self.global_rank, self.trainer.world_size)
-        here = Images(images.pixels.to(self.device), images.labels.to(self.device))
-        with seeded(stream(self.seed, MODEL, self.steps), self.device):
-            losses = self.task.loss(self.model, here, noise.to(self.device))
-        values = over_ranks(torch.stack([value.detach().float() for value in losses.values()]))
-        self.losses = dict(zip(losses, values.tolist(), strict=True))
-        if not math.isfinite(self.losses["loss"]):
-            raise Diverged(f"the loss became {self.losses['loss']} at step {self.steps}")
-        return losses["loss"]
-
-    def finish_step(self) -> None:
-        """What follows the optimiser's step."""
-        self.steps += 1
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["steps"], checkpoint["seconds"] = self.steps, self.seconds
-
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        self.steps, self.seconds = checkpoint["steps"], checkpoint["seconds"]
-
-    def result(self) -> nn.Module:
-        """The model with the weights that are to be measured."""
-        return (self.model if self.averaged is None else self.averaged.module).eval()
-
-
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A moving average of the weights, of few steps at first, with the buffers as they are."""
-
-    def average(
-        means: tuple[Tensor, ...] | list[Tensor],
-        values: tuple[Tensor, ...] | list[Tensor],
-        count: Tensor | int,
-    ) -> None:
-        # Otherwise the first weights would count for most of a short training.
-        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(means), list(values), weight)
-
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(average)).requires_grad_(False)
-
-
-def over_ranks(values: Tensor) -> Tensor:
-    """Their means over all ranks, so that all of them act alike."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(values)
-        values = values / distributed.get_world_size()
-    return values
-
-
 def first_rank() -> bool:
     """Whether this process is the one that writes, also before Lightning has begun."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
-
-
-class Endless:
-    """What Lightning goes through; the batches come from the number of the step."""
-
-    def __iter__(self) -> Iterator[int]:
-        return repeat(0)
 
 
 def epochs(count: int, recipe: Recipe, data: ImageSet) -> Budget:
