@@ -59,10 +59,12 @@ def fit(
     nodes: Nodes = 1,
     precision: Precision = "32",
     conditional: Annotated[
-        bool, typer.Option("--conditional", help="The density of images given their labels.")
+        bool,
+        typer.Option("--conditional", help="The density given the labels, of i-resnet-classes."),
     ] = False,
     hybrid: Annotated[
-        float | None, typer.Option(help="Classify too: the weight of the labels in the loss.")
+        float | None,
+        typer.Option(help="Classify too, as i-resnet-hybrid can: the weight of the labels."),
     ] = None,
     resume: Resume = False,
 ) -> None:

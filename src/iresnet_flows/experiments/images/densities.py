@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from torch.optim import Adam, Adamax, AdamW
@@ -9,7 +10,7 @@ from torch.optim import Adam, Adamax, AdamW
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images.recipes import Recipe, Shape
 from iresnet_flows.layers import Logit
-from iresnet_flows.models import ImageBlocks, MultiScaleFlow, i_resnet_flow
+from iresnet_flows.models import HybridFlow, ImageBlocks, MultiScaleFlow, i_resnet_flow
 
 __all__ = ["DENSITIES"]
 
@@ -20,9 +21,21 @@ def start(shape: Shape) -> Logit:
 
 
 def quick(shape: Shape, _classes: int) -> MultiScaleFlow:
-    require_halves("i-resnet", shape, 2)
+    return small("i-resnet", shape)
+
+
+def classes_apart(shape: Shape, classes: int) -> MultiScaleFlow:
+    return small("i-resnet-classes", shape, classes)
+
+
+def hybrid(shape: Shape, classes: int) -> HybridFlow:
+    return HybridFlow(small("i-resnet-hybrid", shape, classes), classes)
+
+
+def small(name: str, shape: Shape, classes: int | None = None) -> MultiScaleFlow:
+    require_halves(name, shape, 2)
     blocks = ImageBlocks(hidden_channels=(32, 32), lipschitz=0.97)
-    return i_resnet_flow(shape, (8, 8), blocks, start=start(shape))
+    return i_resnet_flow(shape, (8, 8), blocks, start=start(shape), classes=classes)
 
 
 def paper(shape: Shape, _classes: int) -> MultiScaleFlow:
@@ -66,19 +79,35 @@ def constant(_spent: float) -> float:
     return 1.0
 
 
+SMALL = Recipe(
+    "i-resnet",
+    "i-ResNet",
+    "squeeze, then 2 scales of 8 residual blocks, half of the channels let go of after the first, "
+    "3x3-1x1-3x3 of 32 channels, (sin, cos) activation, Lipschitz bound 0.97 a block, ActNorm "
+    "before each block",
+    quick,
+    partial(Adam, lr=3e-3),
+    batch=32,
+    warmup=50,
+    clip=20.0,
+    average=0.998,
+)
 QUICK = (
-    Recipe(
-        "i-resnet",
-        "i-ResNet",
-        "squeeze, then 2 scales of 8 residual blocks, half of the channels let go of after the "
-        "first, 3x3-1x1-3x3 of 32 channels, (sin, cos) activation, Lipschitz bound 0.97 a block, "
-        "ActNorm before each block",
-        quick,
-        partial(Adam, lr=3e-3),
-        batch=32,
-        warmup=50,
-        clip=20.0,
-        average=0.998,
+    SMALL,
+    replace(
+        SMALL,
+        name="i-resnet-classes",
+        title="i-ResNet of classes",
+        text=f"{SMALL.text}; the last latents are normal given the label",
+        make=classes_apart,
+    ),
+    replace(
+        SMALL,
+        name="i-resnet-hybrid",
+        title="i-ResNet hybrid",
+        text=f"{SMALL.text}; the last latents are normal given the label, and a perceptron of one "
+        "hidden layer classifies all latents",
+        make=hybrid,
     ),
 )
 PAPER = (

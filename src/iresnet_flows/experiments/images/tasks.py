@@ -86,6 +86,8 @@ class Hybrid:
     weight: float = 1.0
 
     def loss(self, model: Any, images: Images, noise: Tensor) -> dict[str, Tensor]:
+        if not hasattr(model, "joint"):
+            raise ValueError("the density does not classify: take one that does, i-resnet-hybrid.")
         log_prob, logits = model.joint(dequantised(images.pixels, noise))
         density = bits(discrete_nats(log_prob, images.pixels), images.pixels).mean()
         labels = F.cross_entropy(logits, images.labels)
