@@ -31,7 +31,9 @@ def test_bottleneck_is_its_formula(channels, stride):
 @pytest.mark.parametrize("depth", [11, 20, 164])
 def test_depth_counts_the_layers(depth):
     model = PreActivationResNet(3, 10, depth, width=2)
-    convs = [m for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and "project" not in n]
+    convs = [
+        m for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and "project" not in n
+    ]
     assert len(convs) + 1 == depth
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from iresnet_flows.blocks import InvertibleResidualBlock
-from iresnet_flows.checks import check_features
+from iresnet_flows.checks import check_features, check_widths
 from iresnet_flows.layers import ActNorm, InjectivePadding, Layer, Squeeze, Stack
 from iresnet_flows.layers.contract import require_layer
 from iresnet_flows.lipschitz import Activation, LipschitzConvNet
@@ -118,12 +118,12 @@ class Layout:
             found.append(count)
         return tuple(found)
 
-    def stack(self, shape: ImageShape, block: Callable[[int], Layer]) -> Stack:
+    def stack(self, shape: ImageShape, block: Callable[[int, int], Layer]) -> Stack:
         """The layers.
 
         Arguments:
             shape: Channels, height and width of an image.
-            block: Gives the next block from its channels.
+            block: Gives the next block from its channels and the index of its stage.
 
         Raises:
             ValueError: Height or width cannot be halved so often.
@@ -136,19 +136,27 @@ class Layout:
                 f"model halves them {sum(self.squeezes)} times."
             )
         layers: list[Layer] = [InjectivePadding(self.padding)] if self.padding else []
-        stages = zip(self.blocks, self.squeezes, self.channels(channels), strict=True)
-        for count, squeeze, wide in stages:
-            layers += [Squeeze()] if squeeze else []
-            layers += [block(wide) for _ in range(count)]
+        for stage, wide in enumerate(self.channels(channels)):
+            layers += [Squeeze()] if self.squeezes[stage] else []
+            layers += [block(wide, stage) for _ in range(self.blocks[stage])]
         return Stack(layers)
 
     def classifier(
-        self, shape: ImageShape, classes: int, block: Callable[[int], Layer]
+        self, shape: ImageShape, classes: int, block: Callable[[int, int], Layer]
     ) -> InvertibleClassifier:
         """The layers, with a `pooled_head`."""
         check_features("classes", classes)
         return InvertibleClassifier(
             self.stack(shape, block), pooled_head(self.channels(shape[0])[-1], classes)
+        )
+
+
+def check_stages(layout: Layout, hidden_channels: Sequence[int]) -> None:
+    check_widths("hidden_channels", hidden_channels)
+    if len(hidden_channels) != len(layout.blocks):
+        raise ValueError(
+            f"hidden_channels must name one width for each of {len(layout.blocks)} stages, "
+            f"got {hidden_channels!r}."
         )
 
 
@@ -167,7 +175,7 @@ def i_resnet_classifier(
     shape: ImageShape,
     classes: int,
     layout: Layout,
-    hidden_channels: tuple[int, int],
+    hidden_channels: Sequence[int],
     coefficient: float = 0.9,
     activation: str | Activation = "elu",
 ) -> InvertibleClassifier:
@@ -183,7 +191,7 @@ def i_resnet_classifier(
         shape: Channels, height and width of an image.
         classes: The number of classes.
         layout: The stages.
-        hidden_channels: Those between the convolutions of a block.
+        hidden_channels: Those between the convolutions of a block, for each stage.
         coefficient: The bound c of each convolution, in (0, 1).
         activation: That of the branches.
 
@@ -202,15 +210,12 @@ def i_resnet_classifier(
     """
     if not 0 < coefficient < 1:
         raise ValueError(f"coefficient must lie in (0, 1), got {coefficient!r}.")
+    check_stages(layout, hidden_channels)
+    bound = coefficient ** len(KERNELS)
 
-    def block(channels: int) -> Layer:
-        branch = LipschitzConvNet(
-            channels,
-            hidden_channels,
-            KERNELS,
-            coefficient ** len(KERNELS),
-            activation=activation,
-        )
+    def block(channels: int, stage: int) -> Layer:
+        widths = (hidden_channels[stage],) * 2
+        branch = LipschitzConvNet(channels, widths, KERNELS, bound, activation=activation)
         return Stack([ActNorm(channels), InvertibleResidualBlock(branch)])
 
     return layout.classifier(shape, classes, block)
@@ -220,7 +225,7 @@ def vanilla_classifier(
     shape: ImageShape,
     classes: int,
     layout: Layout,
-    hidden_channels: tuple[int, int],
+    hidden_channels: Sequence[int],
     activation: str | Activation = "elu",
     steps: int = 100,
 ) -> InvertibleClassifier:
@@ -238,8 +243,10 @@ def vanilla_classifier(
         torch.Size([5, 10])
     """
 
-    def block(channels: int) -> Layer:
-        g = convolutions(channels, hidden_channels, KERNELS, activation)
+    check_stages(layout, hidden_channels)
+
+    def block(channels: int, stage: int) -> Layer:
+        g = convolutions(channels, (hidden_channels[stage],) * 2, KERNELS, activation)
         return Stack([ActNorm(channels), UnconstrainedBlock(g, steps)])
 
     return layout.classifier(shape, classes, block)
@@ -270,9 +277,14 @@ def i_revnet_classifier(
         True
     """
     check_features("reduction", reduction)
+    if odd := [channels for channels in layout.channels(shape[0]) if channels % 2]:
+        raise ValueError(
+            f"the channels of each stage must be even, got {odd[0]}: one half moves the other. "
+            "Pad or squeeze the image."
+        )
     turn = 0
 
-    def block(channels: int) -> Layer:
+    def block(channels: int, stage: int) -> Layer:
         nonlocal turn
         turn += 1
         half = channels // 2
