@@ -148,7 +148,7 @@ def test_log_det_is_that_of_the_dense_jacobian(name):
         "i-resnet, no padding": INVERTIBLE["i-resnet, no padding"],
         "i-revnet, no padding": lambda: i_revnet_classifier(SHAPE, CLASSES, SQUEEZED),
     }
-    model, x = trained(makers[name], steps=4)
+    model = trained(makers[name], steps=4)[0]
     z = torch.randn(2, *SHAPE, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(
         lambda t: model.layers.transform(t).sum(0).flatten(), z
