@@ -36,8 +36,8 @@ HEADS = (
 )
 SHOWN = ("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse", "largest norm")
 NOTES = """\
-error: the share of all test images. ± seeds: standard error of the mean over the seeds; ± images: \
-that over the test images.
+error: the share of all test images. ± seeds: standard error of the mean over the seeds; \
+± images: that over the test images.
 
 pixel error of the inverse: the largest of the first 100 test images, pixels in [0, 1], float32, \
 worst seed. Without a guaranteed inverse it is that of 100 iterations a block.

@@ -70,7 +70,7 @@ QUICK = Size(
     (16, 16),
     Layout((2, 4), (True, True), padding=1),
     (Layout((2, 4), (True, True)), 32),
-    (11, 8),
+    (11, 4),
 )
 PAPER = Size(
     "16 channels, then 3 stages of 7 blocks (grey images) or 18 (others), of 32, 64 and 128 "
