@@ -45,8 +45,8 @@ STEPS = (1, 2, 3, 5, 10, 20, 50, 100)
 ITERATED = 32
 SHOWN = 10
 EXPLANATION = (
-    "Errors of pixels in [0, 1] over the first {count} test images of {data}, float32; the picture "
-    "shows the first {shown}, after {steps} iterations a block."
+    "Errors of pixels in [0, 1] over the first {count} test images of {data}, float32; the "
+    "picture shows the first {shown}, after {steps} iterations a block."
 )
 
 
