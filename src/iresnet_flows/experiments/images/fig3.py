@@ -1,0 +1,225 @@
+"""Figure 3: images, and what an inverse makes of their features."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from torch import Tensor
+
+from iresnet_flows.blocks import InvertibleResidualBlock
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.figures import COLOURS, MARKERS, save
+from iresnet_flows.experiments.images.catalogue import classifier
+from iresnet_flows.experiments.images.classification import (
+    RESTORED,
+    Outcome,
+    Spec,
+    begin,
+    check_models,
+    perform,
+    perform_all,
+)
+from iresnet_flows.experiments.images.data import load_images
+from iresnet_flows.experiments.images.runs import load_run
+from iresnet_flows.experiments.images.studies import Settings
+from iresnet_flows.experiments.images.tasks import scaled
+from iresnet_flows.experiments.markdown import markdown_table
+from iresnet_flows.experiments.storage import write_json, write_text
+from iresnet_flows.experiments.versions import versions
+from iresnet_flows.layers import Stack
+from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
+
+__all__ = ["Restoration", "iterated", "study"]
+
+MODELS = ("i-resnet", "vanilla")
+DATA = "cifar10"
+MINUTES = 8.0
+STEPS = (1, 2, 3, 5, 10, 20, 50, 100)
+ITERATED = 32
+SHOWN = 10
+EXPLANATION = (
+    "Errors of pixels in [0, 1] over the first {count} test images of {data}, float32; the "
+    "picture shows the first {shown}, after {steps} iterations a block."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """What the inverse of a classifier makes of the features of images.
+
+    Arguments:
+        title: That of the model.
+        outcome: What its training came to.
+        images: The images after the most steps, (N, C, H, W).
+        largest: The largest error of a pixel after each number of `STEPS`.
+        mean: The mean error likewise.
+    """
+
+    title: str
+    outcome: Outcome
+    images: Tensor
+    largest: tuple[float, ...]
+    mean: tuple[float, ...]
+
+
+def study(settings: Settings) -> None:
+    """Restore test images by the inverses of i-ResNet and of its unconstrained twin.
+
+    Models that a table has trained in the same folder, with the same scale and seed, are taken
+    as they are.
+
+    Raises:
+        DataError: The images are missing or cannot be used.
+        UsageError: A model is unknown, or a training failed.
+    """
+    models = check_models(settings.models, MODELS)
+    seed = (settings.seeds or (0,))[0]
+    data = load_images(DATA, settings.data_dir)
+    specs = [Spec.of(settings, data, model, seed, MINUTES) for model in models]
+    if missing := [spec for spec in specs if not spec.is_done()]:
+        begin(missing, [data], settings.resume)
+        list(perform_all(missing, settings.jobs, Console()))
+
+    images = scaled(data.test.pixels[:ITERATED])
+    found = [restored(spec, images) for spec in specs]
+    save(settings.out / "fig3.png", picture(images, found))
+    report(settings, data.name, len(images), found)
+    for line in sentences(found):
+        Console().print(line)
+    Console().print(f"The figure is at {settings.out / 'fig3.png'}")
+
+
+@torch.no_grad()
+def restored(spec: Spec, images: Tensor) -> Restoration:
+    """The images and their errors after each number of steps.
+
+    Raises:
+        UsageError: The training failed.
+    """
+    outcome = perform(spec)
+    recipe = classifier(spec.run.model, spec.run.scale)
+    if outcome.failure is not None:
+        raise UsageError(f"{recipe.title}: {outcome.failure}: give another --seed or --minutes.")
+    model = cast("InvertibleClassifier", load_run(spec.folder)[1])
+    features = model.encode(images)
+    decoded = [iterated(model, steps).decode(features) for steps in STEPS]
+    errors = [(each - images).abs() for each in decoded]
+    return Restoration(
+        recipe.title,
+        outcome,
+        decoded[-1],
+        tuple(float(e.max()) for e in errors),
+        tuple(float(e.mean()) for e in errors),
+    )
+
+
+def iterated(model: InvertibleClassifier, steps: int) -> InvertibleClassifier:
+    """The classifier with so many steps of the plain iteration as the inverse of each block."""
+    twin = copy.deepcopy(model)
+    for stack in [module for module in twin.modules() if isinstance(module, Stack)]:
+        for index, layer in enumerate(stack.each()):
+            if isinstance(layer, InvertibleResidualBlock):
+                stack.layers[index] = UnconstrainedBlock(layer.branch, steps)
+            if isinstance(layer, UnconstrainedBlock):
+                stack.layers[index] = UnconstrainedBlock(layer.g, steps)
+    return twin
+
+
+def picture(images: Tensor, found: Sequence[Restoration]) -> Figure:
+    """Originals above what was restored, and the errors against the steps."""
+    rows = {"originals": images, **{each.title: each.images for each in found}}
+    figure = Figure(figsize=(9, 1.1 * len(rows) + 3.6), layout="constrained", dpi=140)
+    FigureCanvasAgg(figure)
+    *strips, axis = figure.subplots(
+        len(rows) + 1, 1, height_ratios=[1.0] * len(rows) + [3.4]
+    ).tolist()
+    for strip, (title, pixels) in zip(strips, rows.items(), strict=True):
+        shown = pixels[:SHOWN].nan_to_num(0.0).clamp(0, 1)
+        wide = torch.cat(list(shown), -1).movedim(0, -1)
+        strip.imshow(wide.expand(-1, -1, 3).numpy())
+        strip.set_title(title, fontsize=9, loc="left")
+        strip.set_axis_off()
+    for each, colour, marker in zip(found, COLOURS, MARKERS, strict=False):
+        for values, line, name in ((each.largest, "-", "largest"), (each.mean, ":", "mean")):
+            axis.plot(STEPS, values, line, color=colour, marker=marker, markersize=4)
+            axis.lines[-1].set_label(f"{each.title}, {name}")
+    axis.set(
+        xscale="log", yscale="log", xlabel="iterations a block", ylabel="error of pixels in [0, 1]"
+    )
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def report(settings: Settings, data: str, count: int, found: Sequence[Restoration]) -> None:
+    """The errors as Markdown and JSON."""
+    record = {
+        "command": settings.command,
+        "data": data,
+        "images": count,
+        "versions": versions(("lightning", "numpy")),
+        "iterations": STEPS,
+        "rows": [row(each) for each in found],
+    }
+    write_json(settings.out / "fig3.json", record)
+
+    heads = ["iterations a block"]
+    heads += [f"{each.title}, {kind}" for each in found for kind in ("largest", "mean")]
+    lines = [
+        [str(steps), *(shown(v) for each in found for v in (each.largest[i], each.mean[i]))]
+        for i, steps in enumerate(STEPS)
+    ]
+    parts = [
+        f"`{settings.command}`",
+        "![Originals, what was restored, and the errors](fig3.png)",
+        EXPLANATION.format(count=count, data=data, steps=STEPS[-1], shown=SHOWN),
+        markdown_table(heads, lines),
+        *sentences(found),
+    ]
+    write_text(settings.out / "fig3.md", "\n\n".join(parts) + "\n")
+
+
+def row(each: Restoration) -> dict[str, Any]:
+    return {
+        "model": each.outcome.model,
+        "title": each.title,
+        "seed": each.outcome.seed,
+        "steps": each.outcome.steps,
+        "seconds": each.outcome.seconds,
+        "wrong": each.outcome.wrong,
+        "largest": each.largest,
+        "mean": each.mean,
+        "certified": each.outcome.pixel_error if each.outcome.guaranteed else None,
+    }
+
+
+def sentences(found: Sequence[Restoration]) -> list[str]:
+    """What each model was trained to, and the error of a certified inverse."""
+    lines = []
+    for each in found:
+        outcome = each.outcome
+        said = (
+            f"{each.title}: {outcome.steps} steps in {outcome.seconds:.0f} s, "
+            f"{100 * (outcome.wrong or 0.0):.2f} % of {outcome.test_images} test images wrong; "
+        )
+        if outcome.guaranteed and outcome.pixel_error is not None:
+            said += (
+                f"its certified inverse errs by up to {outcome.pixel_error:.1e} in a pixel of "
+                f"{RESTORED} test images."
+            )
+        elif outcome.guaranteed:
+            said += "its certified inverse says that it missed its tolerance."
+        else:
+            said += f"{STEPS[-1]} iterations err by up to {shown(each.largest[-1])} in a pixel."
+        lines.append(said)
+    return lines
+
+
+def shown(value: float) -> str:
+    return f"{value:.1e}" if value < float("inf") else "not finite"
