@@ -32,7 +32,16 @@ from iresnet_flows import (
     PowerSeries,
     RussianRoulette,
 )
-from iresnet_flows.layers import ElementwiseAffine, Inverted, Layer
+from iresnet_flows.layers import (
+    ActNorm,
+    ElementwiseAffine,
+    Flatten,
+    Inverted,
+    Layer,
+    Logit,
+    Squeeze,
+    Stack,
+)
 from iresnet_flows.lipschitz import Elementwise
 
 __all__ = ["CASES", "SIZES", "Case", "hostile", "params"]
@@ -57,6 +66,7 @@ class Case:
         lacks: The abilities that it does not have: ``float32``, ``func`` (`torch.func.grad`),
             ``vmap``.
         second: Whether its derivatives are compared with finite differences, which takes long.
+        inside: Whether samples lie in the unit cube, as twice each of them then does too.
     """
 
     make: Callable[[], Layer]
@@ -67,6 +77,7 @@ class Case:
     needs: str | None = None
     lacks: frozenset[str] = frozenset()
     second: bool = False
+    inside: bool = False
 
     def __call__(
         self, dtype: torch.dtype = torch.float64, batch: int = 5, seed: int = 0
@@ -82,7 +93,8 @@ class Case:
     ) -> tuple[Tensor, Tensor | None]:
         torch.manual_seed(1)
         event = self.features if isinstance(self.features, tuple) else (self.features,)
-        x = torch.randn(batch, *event, dtype=torch.float64).to(dtype)
+        x = torch.randn(batch, *event, dtype=torch.float64)
+        x = (0.45 * x.sigmoid() if self.inside else x).to(dtype)
         if self.context_features is None:
             return x, None
         return x, torch.randn(batch, self.context_features, dtype=torch.float64).to(dtype)
@@ -216,6 +228,23 @@ def ffjord(
     )
 
 
+def started(features: int) -> Layer:
+    """An ActNorm that has seen its first batch; what the first one does is tested apart."""
+    layer = ActNorm(features)
+    layer.initialized.fill_(True)
+    return layer
+
+
+def around(*layers: Layer) -> Layer:
+    """A stack that ends with the inverse of its first layer, and so in the shape of its input."""
+    return Stack([*layers, Inverted(layers[0])])
+
+
+def image_block(channels: int, context_features: int | None = None) -> Layer:
+    branch = LipschitzConvNet(channels, (4, 4), (3, 1, 3), 0.7, context_features)
+    return InvertibleResidualBlock(branch, Exact(), TIGHT)
+
+
 CASES = {
     "block, d = 1": block(1, 6),
     "block, d = 2": block(2, 10, 8, lipschitz=0.9),
@@ -295,6 +324,24 @@ CASES = {
     "claimed, series": claimed(2, log_det=AllSigns(tolerance=1e-12), second=True),
     "claimed, series, context": claimed(3, log_det=AllSigns(tolerance=1e-12), context=2),
     "affine": Case(lambda: ElementwiseAffine(3), 3, second=True),
+    "affine, images": Case(lambda: ElementwiseAffine(2), (2, 3, 2), second=True),
+    "actnorm": Case(lambda: started(3), 3, second=True),
+    "actnorm, images": Case(lambda: started(2), (2, 3, 2), second=True),
+    "logit": Case(lambda: Stack([Logit(), started(2)]), (2, 2, 3), second=True, inside=True),
+    "squeeze": Case(lambda: around(Squeeze(), started(4), image_block(4)), (1, 4, 2), second=True),
+    "flatten": Case(
+        lambda: around(
+            Flatten((2, 1, 2)),
+            InvertibleResidualBlock(LipschitzMLP(4, (6, 6)), Exact(), TIGHT),
+            started(4),
+        ),
+        (2, 1, 2),
+    ),
+    "stack, context": Case(
+        lambda: Stack([started(2), image_block(2, 3), ElementwiseAffine(2), image_block(2, 3)]),
+        (2, 2, 2),
+        context_features=3,
+    ),
     # torchdiffeq writes in place, which vmap cannot follow, and its adaptive methods are no
     # functions of torch.func; float32 cannot keep tolerances like these.
     "ffjord, dopri5": ffjord(

@@ -12,6 +12,7 @@ __all__ = [
     "check_context",
     "check_count",
     "check_dtype",
+    "check_event",
     "check_explicit",
     "check_features",
     "check_images",
@@ -97,6 +98,14 @@ def check_images(name: str, x: Tensor, channels: int, dtype: torch.dtype) -> Non
             f"{name} must have the shape (B, {channels}, H, W), got {tuple(x.shape)}."
         )
     check_dtype(name, x, dtype)
+
+
+def check_event(name: str, x: Tensor, event: tuple[int, ...]) -> None:
+    """Refuse a tensor that is not (B, *event)."""
+    check_tensor(name, x)
+    if x.dim() < 1 or x.shape[1:] != event:
+        wanted = ", ".join(map(str, event))
+        raise ValueError(f"{name} must have the shape (B, {wanted}), got {tuple(x.shape)}.")
 
 
 def check_tensor(name: str, x: Tensor) -> None:

@@ -162,7 +162,7 @@ class FFJORD(Layer):
     ) -> tuple[Tensor, Tensor]:
         """The end of the path and the integral of the trace along it."""
         f = self.dynamics(x, context)
-        probe = None if self.exact else rademacher(x.shape, x, self.generator)
+        probe = None if self.exact else rademacher(x.shape, x, self.generator, 0)
 
         def rate(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             value, jacobian = f(t).linearize(state[0])

@@ -62,7 +62,7 @@ def test_measured_properties_are_those_of_the_families(record):
         "realnvp": [False, True, True, True, True, None],
         "glow": [False, True, True, True, True, None],
         "ffjord": [True, False, False, True, False, True],
-        "i-resnet": [True, True, False, True, True, False],
+        "i-resnet": [True, True, False, True, True, True],
     }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.inverse import FixedPoint
-from iresnet_flows.logdet import PowerSeries
+from iresnet_flows.logdet import LogDet, RussianRoulette
 
 __all__ = ["Properties", "elementary_layers", "measure"]
 
@@ -116,13 +116,13 @@ def measure_estimators(
         if not isinstance(layer, InvertibleResidualBlock | FFJORD):
             continue
         count += 1
-        draws, bound = estimates(layer, x)
+        estimate = estimates(layer, x)
         truth = torch.linalg.slogdet(j).logabsdet
-        error = (draws.mean(0) - truth).abs()
-        standard_error = draws.std(0) / math.sqrt(DRAWS)
-        worst = max(worst, float((error / standard_error.clamp_min(1e-12)).max()))
+        error = (estimate.value - truth).abs()
+        sigmas = error / estimate.standard_error.clamp_min(1e-12)
+        worst = max(worst, float(sigmas.max()))
         largest_bias = max(largest_bias, float(error.max()))
-        stated = max(stated, bound)
+        stated = max(stated, float(estimate.bias_bound.max()))
 
     if count:
         found.unbiased_log_det = worst <= 4 and stated == 0
@@ -134,20 +134,21 @@ def measure_estimators(
         }
 
 
-def estimates(layer: InvertibleResidualBlock | FFJORD, x: Tensor) -> tuple[Tensor, float]:
-    """Draws of a layer's stochastic log-det at each point, and the bias it admits."""
+def estimates(layer: InvertibleResidualBlock | FFJORD, x: Tensor) -> LogDet:
+    """The mean of many draws of a layer's stochastic log-det at each point."""
     generator = torch.Generator().manual_seed(0)
-    rows = x.repeat(DRAWS, 1)
     if isinstance(layer, InvertibleResidualBlock):
-        estimator, layer.log_det = layer.log_det, PowerSeries(generator=generator)
-        estimate = layer.log_abs_det(rows)
+        roulette = RussianRoulette(probes=DRAWS, generator=generator)
+        estimator, layer.log_det = layer.log_det, roulette
+        estimate = layer.log_abs_det(x)
         layer.log_det = estimator
-        return estimate.value.unflatten(0, (DRAWS, len(x))), float(estimate.bias_bound.max())
+        return estimate
 
     trace, layer.trace, layer.generator = layer.trace, "hutchinson", generator
-    _, logabsdet = layer(rows)
+    _, logabsdet = layer(x.repeat(DRAWS, 1))
     layer.trace, layer.generator = trace, None
-    return logabsdet.unflatten(0, (DRAWS, len(x))), 0.0
+    draws = logabsdet.unflatten(0, (DRAWS, len(x)))
+    return LogDet(draws.mean(0), draws.std(0) / math.sqrt(DRAWS), torch.zeros_like(draws[0]))
 
 
 def elementary_layers(transform: Transform) -> Iterator[Transform]:

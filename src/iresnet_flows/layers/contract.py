@@ -31,6 +31,14 @@ class Layer(nn.Module, ABC):
         """The sign of det(dy/dx): +1 for the layers of this package."""
         return 1
 
+    def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """The event of y from that of x: the same, where the layer does not say otherwise."""
+        return event
+
+    def event_from(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """The event of x from that of y."""
+        return event
+
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """y and log|det(dy/dx)|."""

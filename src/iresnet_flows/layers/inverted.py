@@ -35,6 +35,12 @@ class Inverted(Layer):
         self.layer = layer
         self.context_features = layer.context_features
 
+    def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return self.layer.event_from(event)
+
+    def event_from(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return self.layer.event_of(event)
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.layer.inverse(x, context)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from iresnet_flows.checks import check_features, check_tensor
+from iresnet_flows.checks import check_event, check_features, check_tensor
 from iresnet_flows.layers.contract import Layer
 
-__all__ = ["InjectivePadding", "Squeeze"]
+__all__ = ["Flatten", "InjectivePadding", "Squeeze"]
 
 
 class Shape(Layer):
@@ -37,13 +39,23 @@ class Squeeze(Shape):
         torch.Size([5, 12, 4, 4])
     """
 
+    def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        channels, height, width = event
+        return 4 * channels, height // 2, width // 2
+
+    def event_from(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        channels, height, width = event
+        return channels // 4, 2 * height, 2 * width
+
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         check_tensor("x", x)
         if x.dim() != 4 or x.shape[2] % 2 or x.shape[3] % 2:
             raise ValueError(
                 f"x must have the shape (B, C, H, W) with even H and W, got {tuple(x.shape)}."
             )
-        return F.pixel_unshuffle(x, 2)
+        # As `F.pixel_unshuffle`, which returns an empty batch as it is.
+        squares = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        return squares.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         check_tensor("y", y)
@@ -52,7 +64,47 @@ class Squeeze(Shape):
                 "y must have the shape (B, C, H, W) with C a multiple of four, "
                 f"got {tuple(y.shape)}."
             )
-        return F.pixel_shuffle(y, 2)
+        squares = y.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
+        return squares.flatten(4, 5).flatten(2, 3)
+
+
+class Flatten(Shape):
+    """Images as vectors, for fully connected blocks after the convolutions.
+
+    Arguments:
+        event: The shape of an image, such as (C, H, W).
+
+    Shapes:
+        x ``(B, *event)``, y (B, d) with the product d of the event.
+
+    Example:
+        >>> import torch
+        >>> Flatten((3, 4, 4)).transform(torch.randn(5, 3, 4, 4)).shape
+        torch.Size([5, 48])
+    """
+
+    def __init__(self, event: Sequence[int]) -> None:
+        super().__init__()
+        for size in event:
+            check_features("each of event", size)
+        self.event = tuple(event)
+
+    def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return (math.prod(event),)
+
+    def event_from(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return self.event
+
+    def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        check_event("x", x, self.event)
+        return x.flatten(1)
+
+    def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        check_event("y", y, (math.prod(self.event),))
+        return y.reshape(-1, *self.event)
+
+    def extra_repr(self) -> str:
+        return f"event={self.event}"
 
 
 class InjectivePadding(Shape):
@@ -81,6 +133,12 @@ class InjectivePadding(Shape):
         super().__init__()
         check_features("channels", channels)
         self.channels = channels
+
+    def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return event[0] + self.channels, *event[1:]
+
+    def event_from(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        return event[0] - self.channels, *event[1:]
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         check_tensor("x", x)

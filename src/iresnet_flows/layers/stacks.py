@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from torch import Tensor, nn
@@ -51,6 +51,16 @@ class Stack(Layer):
             sign *= layer.sign
         return sign
 
+    def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        for layer in self.each():
+            event = layer.event_of(event)
+        return event
+
+    def event_from(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        for layer in reversed(self.each()):
+            event = layer.event_from(event)
+        return event
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(len(x))
         for layer in self.each():
@@ -69,6 +79,15 @@ class Stack(Layer):
         for layer in self.each():
             x = layer.transform(x, self.of(layer, context))
         return x
+
+    def deferred(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        start, measures = x, []
+        for layer in self.each():
+            x, measure = layer.deferred(x, self.of(layer, context))
+            measures.append(measure)
+        return x, lambda: sum((measure() for measure in measures), start.new_zeros(len(start)))
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         for layer in reversed(self.each()):

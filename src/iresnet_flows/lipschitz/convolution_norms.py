@@ -74,11 +74,12 @@ class Pixelwise:
     """A kernel of size 1: the same matrix at each pixel."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.stack = weight[..., 0, 0].unsqueeze(0)
-        self.factor = torch.ones((), dtype=torch.float64, device=weight.device)
+        self.dtype = weight.dtype
+        unit, self.scale = scaled(weight[..., 0, 0])
+        self.stack, self.factor = unit.unsqueeze(0), self.scale.double()
 
     def pull(self, slope: Tensor) -> Tensor:
-        return slope.squeeze(0)[..., None, None]
+        return (slope.squeeze(0) / self.scale).to(self.dtype)[..., None, None]
 
 
 class Spectrum:
@@ -93,7 +94,7 @@ class Spectrum:
         m, n, k, _ = self.shape = weight.shape
         self.dtype = weight.dtype
         with torch.autocast(weight.device.type, enabled=False):
-            wide, self.scale = scaled(weight)
+            wide, self.scale = scaled(weight, few=False)
             self.waves = plane_waves(k // 2, DENSITY * (k // 2), wide)
             taps = wide.flatten(2).permute(2, 0, 1).flatten(1)
             self.stack = (self.waves @ taps.to(self.waves.dtype)).unflatten(1, (m, n))

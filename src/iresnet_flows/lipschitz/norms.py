@@ -45,8 +45,15 @@ Norms = Callable[[Sequence[Tensor]], Bounds]
 
 def matrix_norms(weights: Sequence[Tensor]) -> Bounds:
     """The bounds of matrices (m, n)."""
-    values, slopes = schatten_norms([weight.unsqueeze(0) for weight in weights])
-    return Bounds(values, tuple(slope.squeeze(0) for slope in slopes))
+    units, scales = zip(*(scaled(weight) for weight in weights), strict=True)
+    values, slopes = schatten_norms([unit.unsqueeze(0) for unit in units])
+    return Bounds(
+        values * torch.stack(scales).double(),
+        tuple(
+            (slope.squeeze(0) / scale).to(weight.dtype)
+            for slope, scale, weight in zip(slopes, scales, weights, strict=True)
+        ),
+    )
 
 
 def schatten_norms(stacks: Sequence[Tensor]) -> Bounds:
@@ -57,25 +64,22 @@ def schatten_norms(stacks: Sequence[Tensor]) -> Bounds:
     is raised by a bound of its rounding error. The gradient of its logarithm is
     :math:`W G^{m-1} / \operatorname{tr} G^m`, a smooth stand-in for :math:`u v^*/\sigma_1` with
     the leading singular pair. Stacks of the same f and n share one pass, for the many operations
-    on small tensors take longer than the products.
+    on small tensors take longer than the products. Their entries are of the size of one: `scaled`.
     """
     order: list[int] = []
     values: list[Tensor] = []
     slopes: dict[int, Tensor] = {}
     with torch.autocast(stacks[0].device.type, enabled=False):
-        units, scales = zip(*(scaled(stack) for stack in stacks), strict=True)
-        talls = [u if u.shape[-2] >= u.shape[-1] else u.mH for u in units]
+        talls = [u if u.shape[-2] >= u.shape[-1] else u.mH for u in stacks]
         for group in alike(talls):
             order += group
             gram = torch.stack([talls[i].mH @ talls[i] for i in group])
-            sizes = torch.stack([scales[i] for i in group])
             norms, kernels = schatten(gram)
             raised = 1 + rounding(max([talls[i].shape[-2] for i in group]), gram, norms)
-            values.append(norms.double() * sizes.double() * raised)
-            kernels = kernels / sizes[:, None, None, None]
+            values.append(norms.double() * raised)
             for i, kernel in zip(group, kernels.unbind(), strict=True):
                 slope = talls[i] @ kernel
-                slopes[i] = (slope if talls[i] is units[i] else slope.mH).to(stacks[i].dtype)
+                slopes[i] = slope if talls[i] is stacks[i] else slope.mH
     bounds = torch.cat(values)
     if order != sorted(order):
         bounds = bounds[[order.index(i) for i in range(len(order))]]
@@ -97,12 +101,24 @@ def schatten(gram: Tensor) -> tuple[Tensor, Tensor]:
     power, log_scale = torch.linalg.matrix_power(gram, first), gram.new_zeros(()).real
     for stage in stages:
         scale = diagonal(power).amax((1, 2)).clamp_min(tiny)
-        power = torch.linalg.matrix_power(power / scale[:, None, None, None], stage)
+        power = torch.linalg.matrix_power(times(power, scale.reciprocal()), stage)
         log_scale = stage * (log_scale + scale.log())
 
-    trace = (power * gram.conj()).sum((1, 2, 3)).real.clamp_min(tiny)
+    # That of a product of Hermitian matrices is the inner product of their entries.
+    trace = (as_real(power) * as_real(gram)).flatten(1).sum(1).clamp_min(tiny)
     norms = ((trace.log() + log_scale) / (2 * (POWER + 1))).exp()
-    return norms, power / trace[:, None, None, None]
+    return norms, times(power, trace.reciprocal())
+
+
+def as_real(matrices: Tensor) -> Tensor:
+    return torch.view_as_real(matrices) if matrices.is_complex() else matrices
+
+
+def times(matrices: Tensor, factors: Tensor) -> Tensor:
+    """Each stack of (g, f, n, n) times a real factor, for which torch would make complex ones."""
+    wide = factors.reshape(-1, *[1] * (as_real(matrices).dim() - 1))
+    result = as_real(matrices) * wide
+    return torch.view_as_complex(result) if matrices.is_complex() else result
 
 
 def rounding(m: int, gram: Tensor, norms: Tensor) -> Tensor | float:
@@ -123,9 +139,14 @@ def diagonal(matrices: Tensor) -> Tensor:
     return matrices.detach().diagonal(dim1=-2, dim2=-1).real
 
 
-def scaled(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The weight in a dtype that its products are exact enough in, and in range, and its scale."""
-    narrow = min(weight.shape[-2:]) <= NARROW
+def scaled(weight: Tensor, few: bool = True) -> tuple[Tensor, Tensor]:
+    r"""The weight in a dtype that its products are exact enough in, and in range, and its scale.
+
+    Arguments:
+        weight: A matrix, a stack of them or a kernel, with shape (\*, m, n) or (m, n, k, k).
+        few: Whether the matrices are few, for then narrow ones are as cheap in float64.
+    """
+    narrow = few and min(weight.shape[-2:]) <= NARROW
     least = torch.float32 if float32_is_exact() and not narrow else torch.float64
     wide = weight.to(torch.promote_types(weight.dtype, least))
     # Squares of the entries are taken.
@@ -169,8 +190,9 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
         >>> float(spectral_norm_bound(weight.double())).__round__(6)
         3.0
     """
-    stack = weight.unsqueeze(0) if weight.dim() == 2 else weight
-    return schatten_norms([stack]).values[0]
+    unit, scale = scaled(weight, few=weight.dim() == 2)
+    stack = unit.unsqueeze(0) if weight.dim() == 2 else unit
+    return schatten_norms([stack]).values[0] * scale.double()
 
 
 class Shrink(torch.autograd.Function):

@@ -13,6 +13,7 @@ from iresnet_flows.logdet.estimates import LogDet, full_precision
 from iresnet_flows.logdet.functions import Function
 from iresnet_flows.logdet.gradients import with_gradient
 from iresnet_flows.maps.jacobians import Jacobian
+from iresnet_flows.ranks import sum_over_batch
 
 __all__ = ["Chain", "Draw", "attach"]
 
@@ -74,7 +75,7 @@ class Chain:
 
     def ratio(self) -> Tensor:
         """How much shorter the last step has made the vectors of the batch, for each probe."""
-        before, after = (norm(w).square().sum(1) for w in self.vectors[-2:])
+        before, after = (sum_over_batch(norm(w).square(), 1) for w in self.vectors[-2:])
         return (after / before).sqrt().nan_to_num(0.0)
 
     def spread(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iresnet_flows.maps.jacobians import ChainJacobian
 from iresnet_flows.maps.perceptrons import Perceptron
-from iresnet_flows.maps.traces import pair_copies
+from iresnet_flows.maps.traces import one_layer_traces, two_layer_trace
 
 __all__ = ["ConvolutionJacobian", "ConvolutionalPerceptron"]
 
@@ -42,18 +42,19 @@ class ConvolutionJacobian(ChainJacobian):
 
         first, *middle, last = (m.weight for m in self.maps)
         closing = closing_taps(first, last)
-        batch, *_, height, width = self.slopes[0].shape
-        total = self.slopes[0].new_zeros(batch)
-        for (rows, y), (columns, x) in regions(height, width, closing.shape[-1] // 2):
+        height, width = self.slopes[0].shape[-2:]
+        rows, columns = (list(runs(size, closing.shape[-1] // 2)) for size in (height, width))
+        # A row for each pixel, so that all pixels of a region share one product.
+        pixels = [s.flatten(1, 2).permute(0, 2, 3, 1) for s in self.slopes]
+        parts = [tiles(s, [n for n, _ in rows], [n for n, _ in columns]) for s in pixels]
+        total = self.slopes[0].new_zeros(len(self.slopes[0]))
+        for ((_, y), (_, x)), *features in zip(product(rows, columns), *parts, strict=True):
             taps = closing[..., y, x].sum((-2, -1))
-            features = [s[..., rows, columns].flatten(1, 2).flatten(2) for s in self.slopes]
             if middle:
-                inner, outer = features
-                kernel = pair_copies(taps, middle[0][..., 0, 0])
-                total = total + ((kernel @ inner) * outer).sum((1, 2))
+                trace = two_layer_trace(taps, middle[0][..., 0, 0], *features)
             else:
-                diagonal = taps.unflatten(-1, (-1, len(taps))).diagonal(dim1=0, dim2=2).flatten()
-                total = total + features[0].sum(-1) @ diagonal
+                (trace,) = one_layer_traces(taps, features[0], 1)
+            total = total + trace.sum(1)
         return (total,)
 
 
@@ -68,24 +69,18 @@ def middle_taps(kernel: Tensor, size: int) -> Tensor:
     return kernel[..., cut : cut + size, cut : cut + size]
 
 
-def regions(
-    height: int, width: int, reach: int
-) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """The rectangles in which the same taps lie in the image: rows and columns, each with taps."""
-    columns = list(runs(width, reach))
-    for rows in runs(height, reach):
-        for each in columns:
-            yield rows, each
+def tiles(pixels: Tensor, heights: list[int], widths: list[int]) -> list[Tensor]:
+    """The rectangles of images (B, H, W, h), with a row for each pixel, (B, p, h)."""
+    bands = pixels.split(heights, 1)
+    return [tile.flatten(1, 2) for band in bands for tile in band.split(widths, 2)]
 
 
-def runs(size: int, reach: int) -> Iterator[tuple[slice, slice]]:
-    """The runs of positions along an axis with the same taps in the image, and these taps."""
+def runs(size: int, reach: int) -> Iterator[tuple[int, slice]]:
+    """The runs of positions with the same taps in the image: how many, and these taps."""
     cuts = sorted({*range(min(reach, size) + 1), *range(max(0, size - reach), size + 1)})
     for start, stop in pairwise(cuts):
-        yield (
-            slice(start, stop),
-            slice(max(0, reach - start), min(reach, size - 1 - start) + reach + 1),
-        )
+        taps = slice(max(0, reach - start), min(reach, size - 1 - start) + reach + 1)
+        yield stop - start, taps
 
 
 @dataclass(frozen=True)

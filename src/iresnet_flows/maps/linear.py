@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 __all__ = ["Convolution", "LinearMap", "Matrix"]
 
@@ -78,8 +79,7 @@ class Convolution(LinearMap):
         return v.unflatten(0, w.shape[:-3])
 
     def cotangent(self, w: Tensor, v: Tensor) -> Tensor:
-        # The kernel's gradient is a convolution in which the images take the place of channels.
-        inputs, outputs = (t.flatten(0, -4).transpose(0, 1) for t in (v, w))
-        if not inputs.shape[1]:
+        images, cotangents = (t.flatten(0, -4) for t in (v, w))
+        if not len(images):
             return torch.zeros_like(self.weight)
-        return F.conv2d(inputs, outputs, padding=self.padding).transpose(0, 1)
+        return conv2d_weight(images, self.weight.shape, cotangents, padding=self.padding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["cheap_traces", "one_layer_traces", "pair_copies", "two_layer_trace"]
+__all__ = ["cheap_traces", "one_layer_traces", "two_layer_trace"]
 
 
 def cheap_traces(hidden_layers: int) -> int:

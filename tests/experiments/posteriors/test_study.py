@@ -127,7 +127,7 @@ def test_verdict_counts_what_leads_within_its_error():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["reproduce", "figures"], "unknown study 'figures': there is posteriors"),
+        (["reproduce", "figures"], "unknown study 'figures': Known: posteriors"),
         (["reproduce", "posteriors", "--scale", "huge"], "--scale must be one of quick, paper"),
         (["reproduce", "posteriors", "--targets", "sir"], "--targets: unknown sir. Known: two_"),
         (["reproduce", "posteriors", "--models", "glow"], "--models: unknown glow. Known: normal"),

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from iresnet_flows.experiments.bench import accuracy, bounds, growth, memory, speed
+from iresnet_flows.experiments.bench import accuracy, bounds, growth, images, memory, speed
 from iresnet_flows.experiments.bench.contestants import EQUAL, OURS
 from iresnet_flows.experiments.bench.figures import draw
 from iresnet_flows.experiments.bench.flows import build, count
@@ -25,7 +25,7 @@ from iresnet_flows.experiments.versions import versions
 
 __all__ = ["bench"]
 
-MEASURES = (speed, accuracy, memory, bounds, growth)
+MEASURES = (speed, images, accuracy, memory, bounds, growth)
 
 
 @dataclass

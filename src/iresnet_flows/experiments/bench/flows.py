@@ -34,7 +34,7 @@ class Flow(nn.Module):
 
     def log_prob(self, x: Tensor) -> Tensor:
         z, log_det = self(x)
-        return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1) + log_det
+        return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1) + log_det
 
     def sample(self, z: Tensor) -> Tensor:
         """The data that noise z stands for."""

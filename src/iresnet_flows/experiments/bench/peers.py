@@ -18,7 +18,7 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, seeded
 from iresnet_flows.experiments.versions import installed
 
-__all__ = ["PEERS", "Peer", "chosen", "require_usable"]
+__all__ = ["PEERS", "NormflowsBlock", "Peer", "chosen", "require_usable"]
 
 ITERATIONS = 5  # the default of normflows' layers
 
@@ -43,12 +43,16 @@ class Peer(Contestant):
 class NormflowsBlock(Block):
     """`normflows.flows.Residual`, whose `inverse` maps data to noise."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, branch: nn.Module) -> None:
         super().__init__()
-        library = import_module("normflows")
+        self.block = import_module("normflows").flows.Residual(branch)
+
+    @classmethod
+    def of(cls, net: Net) -> NormflowsBlock:
+        """The block around a multilayer perceptron of normflows' own."""
         widths = [net.features, *net.hidden, net.features]
-        branch = library.nets.LipschitzMLP(widths, lipschitz_const=net.coefficient)
-        self.block = library.flows.Residual(branch)
+        nets = import_module("normflows").nets
+        return cls(nets.LipschitzMLP(widths, lipschitz_const=net.coefficient))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, log_det = self.block.inverse(x)
@@ -189,7 +193,7 @@ PEERS = {
         Peer(
             "normflows",
             "normflows",
-            NormflowsBlock,
+            NormflowsBlock.of,
             "update_lipschitz is called once a step, with the 5 iterations of its layers' default",
             updates=True,
             package="normflows",

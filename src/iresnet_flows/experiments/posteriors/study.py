@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from iresnet_flows.experiments.posteriors.targets import TARGETS
 from iresnet_flows.experiments.posteriors.tasks import TASKS, Simulator
 from iresnet_flows.experiments.storage import claim_folder
 
-__all__ = ["Settings", "cores", "settled", "study"]
+__all__ = ["Settings", "settled", "study"]
 
 SEEDS = (0, 1, 2)
 OBSERVATIONS = 10
@@ -182,10 +181,3 @@ def chosen(option: str, asked: Sequence[str] | None, known: Sequence[str]) -> tu
     if unknown:
         raise UsageError(f"{option}: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
     return names
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )

@@ -1,0 +1,71 @@
+"""The command line's root, and what its commands share."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from iresnet_flows.errors import UsageError
+
+__all__ = ["app", "check_budget", "check_device", "command_line", "interruptible"]
+
+INTERRUPTED = 130
+STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes on."
+
+app = typer.Typer(
+    name="iresnet-flows",
+    help="Invertible residual networks, and what they are compared with.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def commands() -> None:
+    """Invertible residual networks, and what they are compared with."""
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["iresnet-flows", *sys.argv[1:]])
+
+
+@contextmanager
+def interruptible(folder: Path, console: Console, said: str = STOPPED) -> Iterator[None]:
+    """Ctrl-C within ends the command with a line that says what to do next."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(said.format(folder))
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def check_budget(steps: int | None, minutes: float | None, epochs: int | None = None) -> None:
+    counts = {"--steps": steps, "--epochs": epochs}
+    given = [name for name, count in counts.items() if count is not None]
+    given += ["--minutes"] if minutes is not None else []
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are each a budget: give one of them.")
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name} must be at least 1, got {count}.")
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise UsageError(f"--minutes must be a positive number, got {minutes:g}.")
+
+
+def check_device(device: str) -> None:
+    import torch
+
+    known = ("cpu", "gpu", "cuda", "mps", "auto")
+    if device not in known:
+        raise UsageError(f"--device must be one of {', '.join(known)}, got {device!r}.")
+    if device in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: torch sees no such device here. Use --device cpu.")

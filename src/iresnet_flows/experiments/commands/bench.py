@@ -1,0 +1,53 @@
+"""Our blocks beside those of other libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.commands.app import app, command_line, interruptible
+
+__all__ = ["bench"]
+
+STOPPED = "\nStopped. What was measured is in {}."
+
+
+@app.command()
+def bench(
+    against: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: normflows,torchflows,freia,flowcon. Default: all."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few repeats, a few minutes.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("iresnet-bench"),
+    threads: Annotated[int, typer.Option(help="How many threads torch uses.")] = 1,
+) -> None:
+    """Measure our blocks beside those of other libraries, in one run on this machine."""
+    from iresnet_flows.experiments.bench import settings
+    from iresnet_flows.experiments.bench.bench import bench as run
+    from iresnet_flows.experiments.bench.peers import chosen, require_usable
+    from iresnet_flows.experiments.bench.report import LEGEND, tally, terminal_tables
+    from iresnet_flows.experiments.storage import output_folder
+
+    if threads < 1:
+        raise UsageError(f"--threads must be at least 1, got {threads}.")
+    peers, absent = chosen(against.split(",") if against is not None else None)
+    for peer in peers:
+        require_usable(peer)
+    folder = output_folder(out)
+
+    console = Console()
+    for peer in absent:
+        console.print(f"{peer.title} is left out: pip install {peer.package} to measure it.")
+    size = settings.QUICK if quick else settings.FULL
+    with interruptible(folder, console, STOPPED):
+        rows = run(size, peers, folder, command_line(), threads, console)
+    for table in terminal_tables(rows):
+        console.print(table)
+    console.print(LEGEND)
+    console.print(f"Targets: {tally(rows)}.")
+    console.print(f"The table is at {folder / 'bench.md'}")

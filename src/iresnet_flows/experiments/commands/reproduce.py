@@ -1,0 +1,103 @@
+"""The studies of the paper, and that of posteriors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.commands.app import (
+    app,
+    check_budget,
+    command_line,
+    interruptible,
+)
+from iresnet_flows.experiments.images.studies import Settings, study
+from iresnet_flows.experiments.machines import cores
+from iresnet_flows.experiments.storage import output_folder
+
+__all__ = ["reproduce"]
+
+
+@app.command()
+def reproduce(
+    what: Annotated[str, typer.Argument(help="posteriors, table2, table3, table4, fig3 or fig5.")],
+    scale: Annotated[str, typer.Option(help="quick, or paper.")] = "quick",
+    targets: Annotated[
+        str | None, typer.Option(help="Of posteriors: sbibm's names and eight_schools, by commas.")
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated names of models. Default: all of the study."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="The time of each training. Default: that of the scale.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Repeat for several. Default: those of the scale.")
+    ] = None,
+    observation: Annotated[
+        int | None, typer.Option(help="Of posteriors: sbibm's, 1 to 10. Default: 1.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("iresnet-report"),
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time, of one thread each. Default: the cores.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data sets of files are.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,
+) -> None:
+    """Reproduce a table or a figure of the paper, or measure posteriors against references."""
+    check_budget(None, minutes)
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, got {jobs}.")
+    names = tuple(models.split(",")) if models is not None else None
+    seeds = tuple(dict.fromkeys(seed)) if seed else None
+    if what == "posteriors":
+        chosen = targets.split(",") if targets is not None else None
+        posteriors(
+            *(scale, chosen, names, minutes, seeds, observation, out),
+            *(jobs or cores(), data_dir, resume),
+        )
+        return
+
+    run = study(what)
+    for option, value in (("--targets", targets), ("--observation", observation)):
+        if value is not None:
+            raise UsageError(f"{option} belongs to posteriors: leave it out.")
+    settings = Settings(
+        *(scale, minutes, names, seeds, data_dir, output_folder(out), resume),
+        *(jobs or cores(), command_line()),
+    )
+    with interruptible(out, Console()):
+        run(settings)
+
+
+def posteriors(
+    scale: str,
+    targets: list[str] | None,
+    models: tuple[str, ...] | None,
+    minutes: float | None,
+    seeds: tuple[int, ...] | None,
+    observation: int | None,
+    out: Path,
+    jobs: int,
+    data_dir: Path | None,
+    resume: bool,
+) -> None:
+    """Measure approximate posteriors against reference draws, ours beside others."""
+    from iresnet_flows.experiments.posteriors.report import terminal_report
+    from iresnet_flows.experiments.posteriors.study import settled
+    from iresnet_flows.experiments.posteriors.study import study as run
+
+    settings = settled(
+        scale, minutes, targets, models, seeds, 1 if observation is None else observation
+    )
+    folder, console = output_folder(out), Console()
+    with interruptible(folder, console):
+        outcomes = run(settings, data_dir, folder, jobs, resume, command_line(), console)
+    for part in terminal_report(outcomes):
+        console.print(part)
+    console.print(f"The tables are at {folder / 'posteriors.md'}")

@@ -1,0 +1,78 @@
+"""What trained models are for: samples and scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.commands.app import app, check_device
+
+__all__ = ["sample", "score"]
+
+PARTS = ("train", "validation", "test")
+
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Device = Annotated[str, typer.Option(help="cpu, gpu or auto.")]
+
+
+@app.command()
+def sample(
+    run: Folder,
+    count: Annotated[int, typer.Option("-n", "--count", help="How many.")] = 64,
+    temperature: Annotated[float, typer.Option(help="Of the latents' deviation.")] = 1.0,
+    label: Annotated[int | None, typer.Option(help="Of this class alone.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .png or .npy file. Default: samples.png in RUN.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Governs the draws.")] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Draw images from a density."""
+    if count < 1:
+        raise UsageError(f"-n must be at least 1, got {count}.")
+    if not 0 <= temperature < float("inf"):
+        raise UsageError(f"--temperature must be a number from 0 on, got {temperature:g}.")
+    check_device(device)
+    from iresnet_flows.experiments.images.runs import load_run
+    from iresnet_flows.experiments.images.scores import draw, keep_pictures
+
+    made, model = load_run(run, device)
+    path = out or run / "samples.png"
+    keep_pictures(path, draw(made, model, count, temperature, label, seed))
+    Console().print(f"The samples are in {path}")
+
+
+@app.command()
+def score(
+    run: Folder,
+    data: Annotated[str, typer.Argument(help="mnist, cifar10, cifar100, or a folder of images.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A .csv or .npy file for the score of each image.")
+    ] = None,
+    part: Annotated[str, typer.Option(help=f"Of the data: {', '.join(PARTS)}.")] = "test",
+    data_dir: Annotated[Path | None, typer.Option(help="Where data sets of files are.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Score images: nats and bits per dimension, or the share that is classified wrongly."""
+    if part not in PARTS:
+        raise UsageError(f"--part must be one of {', '.join(PARTS)}, got {part!r}.")
+    check_device(device)
+    from iresnet_flows.experiments.images import scores
+    from iresnet_flows.experiments.images.data import load_images
+    from iresnet_flows.experiments.images.runs import load_run
+
+    made, model = load_run(run, device)
+    images = getattr(load_images(data, data_dir), part)
+    if not len(images):
+        raise UsageError(f"{data} has no {part} images: name another --part.")
+    found = scores.score(made, model, images)
+    console = Console()
+    for kind in found:
+        console.print(f"{kind} (mean and standard error, {len(images)} {part} images)")
+    if out is not None:
+        scores.keep_scores(out, found)
+        console.print(f"The score of each image is in {out}")

@@ -1,0 +1,106 @@
+"""What a trained model is worth: read in batches, without gradients, with noise that is fixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iresnet_flows.experiments.images.batches import dequantised
+from iresnet_flows.experiments.images.sets import Images
+from iresnet_flows.experiments.images.tasks import bits, discrete_nats, scaled
+
+__all__ = ["bits_per_dim", "mean_and_error", "mistakes", "nats", "seeded", "test_error"]
+
+BATCH = 250
+SEED = 1
+
+
+def test_error(model: nn.Module, images: Images, batch: int = BATCH) -> float:  # noqa: PT028
+    """The share of images, 0 to 1, that a classifier gets wrong.
+
+    Arguments:
+        model: From images in [0, 1] to logits; it is read in eval mode, on its own device.
+        images: The images.
+        batch: How many are read at a time.
+    """
+    return float(mistakes(model, images, batch).mean())
+
+
+def bits_per_dim(
+    model: nn.Module, images: Images, conditional: bool = False, batch: int = BATCH
+) -> tuple[float, float]:
+    """The mean bits for each dimension of the whole pixels, and its standard error over images.
+
+    Arguments:
+        model: A `Density`; it is read in eval mode, on its own device.
+        images: The images.
+        conditional: Whether they are given their labels.
+        batch: How many are read at a time.
+    """
+    return mean_and_error(bits(nats(model, images, conditional, batch), images.pixels))
+
+
+def mistakes(model: nn.Module, images: Images, batch: int = BATCH) -> Tensor:
+    """1 for each image that a classifier gets wrong and 0 for the others, (N,) float64."""
+
+    classifier: Any = model
+    joint = hasattr(model, "joint")
+
+    def read(part: Images, noise: Tensor) -> Tensor:
+        x = scaled(part.pixels)
+        logits = classifier.joint(x)[1] if joint else classifier(x)
+        return logits.argmax(1) != part.labels
+
+    return each(model, images, batch, read)
+
+
+def nats(
+    model: nn.Module, images: Images, conditional: bool = False, batch: int = BATCH
+) -> Tensor:
+    """-log P of each image, (N,) float64, bounded from above with one draw of the noise."""
+    density: Any = model
+
+    def read(part: Images, noise: Tensor) -> Tensor:
+        labels = part.labels if conditional else None
+        log_prob = density.log_prob(dequantised(part.pixels, noise), labels)
+        return discrete_nats(log_prob.double(), noise)
+
+    return each(model, images, batch, read)
+
+
+def each(
+    model: nn.Module, images: Images, batch: int, read: Callable[[Images, Tensor], Tensor]
+) -> Tensor:
+    """What is read of each image; the model's mode and the random state are left as they were."""
+    device = next(model.parameters()).device
+    noise = torch.Generator().manual_seed(SEED)
+    training = model.training
+    found = [torch.zeros(0, dtype=torch.float64)]
+    with torch.no_grad(), seeded(SEED, device):
+        model.eval()
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            u = torch.rand(part.pixels.shape, generator=noise).to(device)
+            here = Images(part.pixels.to(device), part.labels.to(device))
+            found.append(read(here, u).double().cpu())
+        model.train(training)
+    return torch.cat(found)
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """The mean and its standard error."""
+    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Within, draws of torch are a function of the seed; afterwards, its state is what it was."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,114 @@
+"""Runs: a folder with a trained model of images, and what it takes to make it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.images.catalogue import classifier, density
+from iresnet_flows.experiments.images.clocks import CHECKPOINT
+from iresnet_flows.experiments.images.evaluation import seeded
+from iresnet_flows.experiments.images.recipes import Recipe, Shape
+from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood, Task
+from iresnet_flows.experiments.images.training import WEIGHTS
+from iresnet_flows.experiments.machines import torch_device
+from iresnet_flows.experiments.storage import read_json
+
+__all__ = ["SETTINGS", "Run", "load_run"]
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a model and its training are made of, as ``settings.json`` keeps it.
+
+    Arguments:
+        kind: ``density`` or ``classifier``.
+        model: The name of its recipe.
+        scale: The scale of its recipe.
+        shape: The shape of an image.
+        classes: The number of classes.
+        data: What it is trained on.
+        conditional: Whether a density is that given the label.
+        hybrid: The weight of the labels of a density that classifies too, or None.
+        seed: That of the run.
+        steps: The budget in steps, or None.
+        epochs: The budget in epochs, or None.
+        minutes: The budget in minutes, or None.
+        precision: That of the training.
+    """
+
+    kind: str
+    model: str
+    scale: str
+    shape: Shape
+    classes: int
+    data: str
+    conditional: bool = False
+    hybrid: float | None = None
+    seed: int = 0
+    steps: int | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    precision: str = "32"
+
+    def recipe(self) -> Recipe:
+        """The model's recipe.
+
+        Raises:
+            UsageError: There is none of that name or scale.
+        """
+        return {"density": density, "classifier": classifier}[self.kind](self.model, self.scale)
+
+    @property
+    def task(self) -> Task:
+        """What it is trained for."""
+        if self.kind == "classifier":
+            return Classification()
+        return Likelihood(self.conditional) if self.hybrid is None else Hybrid(self.hybrid)
+
+    def record(self) -> dict[str, Any]:
+        """What is kept."""
+        return asdict(self)
+
+
+def load_run(folder: Path, device: str = "cpu") -> tuple[Run, nn.Module]:
+    """A run and its model in eval mode, finished or as its last checkpoint has it.
+
+    Arguments:
+        folder: The folder of the run.
+        device: Where the model is put, as `--device` names it.
+
+    Raises:
+        UsageError: It holds no run, or no weights yet.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no run: name the --out of a fit or classify.")
+    record = read_json(path)
+    if record.get("kind") not in ("density", "classifier"):
+        raise UsageError(f"{folder} holds something else than a run of fit or classify.")
+    run = Run(**{**record, "shape": tuple(record["shape"])})
+    with seeded(run.seed, torch.device("cpu")):
+        model = run.recipe().make(run.shape, run.classes)
+    model.load_state_dict(weights(folder))
+    return run, model.eval().to(torch_device(device))
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """The state dict that is to be measured."""
+    if (folder / WEIGHTS).is_file():
+        found: dict[str, Any] = torch.load(folder / WEIGHTS, "cpu", weights_only=True)
+        return found
+    if not (folder / CHECKPOINT).is_file():
+        raise UsageError(f"{folder} has no weights yet: its training has not come that far.")
+    state = torch.load(folder / CHECKPOINT, "cpu", weights_only=True)["state_dict"]
+    mean = "averaged.module."
+    prefix = mean if any(name.startswith(mean) for name in state) else "model."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

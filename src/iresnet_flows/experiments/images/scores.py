@@ -1,0 +1,164 @@
+"""What a run says of images: their scores, and samples like them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.images.batches import LEVELS
+from iresnet_flows.experiments.images.evaluation import (
+    BATCH,
+    mean_and_error,
+    mistakes,
+    nats,
+    seeded,
+)
+from iresnet_flows.experiments.images.runs import Run
+from iresnet_flows.experiments.images.sets import Images
+from iresnet_flows.experiments.images.tasks import bits
+from iresnet_flows.experiments.storage import write, write_text
+
+__all__ = ["Score", "draw", "keep_pictures", "keep_scores", "score"]
+
+MARGIN = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One number for each image.
+
+    Arguments:
+        name: What it is.
+        values: The numbers, (N,) float64.
+        factor: By which they are shown.
+        unit: What they are shown in.
+    """
+
+    name: str
+    values: Tensor
+    factor: float
+    unit: str
+
+    def __str__(self) -> str:
+        mean, error = mean_and_error(self.factor * self.values)
+        return f"{mean:.4f} +- {error:.4f} {self.unit}"
+
+
+def score(run: Run, model: nn.Module, images: Images) -> list[Score]:
+    """Nats and bits/dim of each image, or whether it is classified wrongly, or all of it.
+
+    Raises:
+        UsageError: The images are none like those of the run.
+    """
+    if images.shape != run.shape:
+        raise UsageError(
+            f"the images have the shape {images.shape}, and the run was trained on {run.shape}: "
+            "score images of that shape."
+        )
+    found = []
+    if run.kind == "density":
+        values = nats(model, images, run.conditional)
+        found.append(Score("nats", values, 1.0, "nats"))
+        found.append(Score("bits_per_dim", bits(values, images.pixels), 1.0, "bits/dim"))
+    if run.kind == "classifier" or run.hybrid is not None:
+        found.append(Score("wrong", mistakes(model, images), 100.0, "% wrong"))
+    return found
+
+
+def keep_scores(path: Path, scores: list[Score]) -> None:
+    """The scores of each image as `.csv`, or the first of them as `.npy`, (N,) float64.
+
+    Raises:
+        UsageError: The name ends otherwise.
+    """
+    if path.suffix == ".npy":
+        save_array(path, scores[0].values.numpy())
+        return
+    if path.suffix != ".csv":
+        raise UsageError(f"--out must end in .csv or .npy, got {str(path)!r}.")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", *(kind.name for kind in scores)])
+    columns = [kind.values.tolist() for kind in scores]
+    writer.writerows([index, *row] for index, row in enumerate(zip(*columns, strict=True)))
+    write_text(path, text.getvalue())
+
+
+def draw(
+    run: Run, model: nn.Module, count: int, temperature: float, label: int | None, seed: int
+) -> Tensor:
+    """Images of the model, uint8 (count, C, H, W).
+
+    Raises:
+        UsageError: The run is a classifier, or has no such label.
+    """
+    if run.kind != "density":
+        raise UsageError("a classifier has no samples: name the run of a fit.")
+    if label is not None:
+        require_label(run, label)
+    device = next(model.parameters()).device
+    generator = Generator(device).manual_seed(seed)
+    density: Any = model
+    parts = []
+    with torch.no_grad(), seeded(seed, device):
+        for start in range(0, count, BATCH):
+            size = min(BATCH, count - start)
+            labels = None if label is None else torch.full((size,), label, device=device)
+            parts.append(density.sample(size, temperature, labels, generator).cpu())
+    return (torch.cat(parts) * LEVELS).floor().clamp(0, LEVELS - 1).to(torch.uint8)
+
+
+def require_label(run: Run, label: int) -> None:
+    if not run.conditional and run.hybrid is None:
+        raise UsageError(
+            "the run was trained without labels: leave out --label, or fit with --conditional or "
+            "--hybrid."
+        )
+    if not 0 <= label < run.classes:
+        raise UsageError(f"--label must be 0 to {run.classes - 1}, got {label}.")
+
+
+def keep_pictures(path: Path, pixels: Tensor) -> None:
+    """The images as `.npy`, uint8 (N, C, H, W), or as one `.png`, side by side in a square.
+
+    Raises:
+        UsageError: The name ends otherwise, or a picture has neither one channel nor three.
+    """
+    if path.suffix == ".npy":
+        save_array(path, pixels.numpy())
+        return
+    if path.suffix != ".png":
+        raise UsageError(f"--out must end in .png or .npy, got {str(path)!r}.")
+    if pixels.shape[1] not in (1, 3):
+        raise UsageError(
+            f"a picture has one channel or three, and the images have {pixels.shape[1]}: "
+            "give an --out that ends in .npy."
+        )
+    from matplotlib import image
+
+    picture = grid(pixels).movedim(0, -1).expand(-1, -1, 3).numpy()
+    write(path, lambda part: image.imsave(part, np.ascontiguousarray(picture)))
+
+
+def grid(pixels: Tensor) -> Tensor:
+    """Images (N, C, H, W) side by side, in as many columns as rows, (C, height, width)."""
+    count, channels, height, width = pixels.shape
+    columns = max(1, int(np.ceil(np.sqrt(count))))
+    rows = max(1, -(-count // columns))
+    framed = pixels.new_zeros(rows * columns, channels, height + MARGIN, width + MARGIN)
+    framed[:count, :, MARGIN:, MARGIN:] = pixels
+    wide = framed.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+    whole = wide.flatten(3, 4).flatten(1, 2)
+    return nn.functional.pad(whole, (0, MARGIN, 0, MARGIN))
+
+
+def save_array(path: Path, array: Any) -> None:
+    write(path, lambda part: np.save(part, array))

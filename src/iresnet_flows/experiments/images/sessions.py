@@ -1,0 +1,83 @@
+"""A training as a command shows it: its folder, its progress and what it came to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.images.evaluation import bits_per_dim, mean_and_error, mistakes
+from iresnet_flows.experiments.images.runs import Run
+from iresnet_flows.experiments.images.sets import ImageSet
+from iresnet_flows.experiments.images.training import (
+    Machine,
+    Trained,
+    epochs,
+    first_rank,
+    train,
+)
+from iresnet_flows.experiments.storage import claim_folder, output_folder
+from iresnet_flows.experiments.training import Budget, Diverged
+
+__all__ = ["begin", "perform", "verdict"]
+
+READ = 1000  # test images whose densities are read at once after a training
+
+
+def begin(run: Run, folder: Path, resume: bool) -> None:
+    """Make the folder that of the run, on the first rank.
+
+    Raises:
+        UsageError: Its model is unknown, or there is another run to resume.
+    """
+    run.recipe()  # before there is a folder
+    if first_rank():
+        claim_folder(output_folder(folder), run.record(), resume, ["tensorboard"])
+
+
+def perform(
+    run: Run, data: ImageSet, folder: Path, machine: Machine, resume: bool, console: Console
+) -> Trained:
+    """Train the run, with a bar that shows the budget.
+
+    Raises:
+        UsageError: The loss is no longer a number, or the model refuses the images or the labels.
+        KeyboardInterrupt: As given.
+    """
+    recipe = run.recipe()
+    budget = Budget(run.steps, run.minutes)
+    if run.epochs is not None:
+        budget = epochs(run.epochs, recipe, data)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(recipe.title, total=1.0, loss="...")
+
+        def show(spent: float, loss: float) -> None:
+            bar.update(task, completed=spent, loss=f"{loss:.3f}")
+
+        try:
+            return train(
+                *(recipe, run.task, data, folder, budget, run.seed, machine, resume, show)
+            )
+        except (Diverged, ValueError) as error:
+            raise UsageError(f"{recipe.title} on {data.name}: {error}") from error
+
+
+def verdict(run: Run, trained: Trained, data: ImageSet) -> str:
+    """What the model is worth on test images, in a sentence."""
+    said = f"{trained.steps} steps in {trained.seconds:.0f} s, {trained.parameters} parameters."
+    if run.kind == "classifier" or run.hybrid is not None:
+        wrong, error = mean_and_error(mistakes(trained.model, data.test))
+        said += f" {100 * wrong:.2f} +- {100 * error:.2f} % of {len(data.test)} test images wrong."
+    if run.kind == "density":
+        part = data.test[:READ]
+        mean, error = bits_per_dim(trained.model, part, run.conditional)
+        said += f" {mean:.4f} +- {error:.4f} bits/dim on {len(part)} test images."
+    return said

@@ -1,0 +1,75 @@
+"""The studies of images: the tables and figures of the paper, each in a module of its own.
+
+Each module of `STUDIES` offers ``study(settings: Settings) -> None``, which trains what it needs,
+prints its tables, writes them with their figures and a JSON file to ``settings.out``, and raises
+`UsageError` where the settings make no sense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from iresnet_flows.errors import UsageError
+
+__all__ = ["SCALES", "STUDIES", "Settings", "study"]
+
+SCALES = ("quick", "paper")
+STUDIES = ("table2", "table3", "table4", "fig3", "fig5")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study is asked for.
+
+    Arguments:
+        scale: ``quick``, for two cores and twenty minutes, or ``paper``.
+        minutes: The time of each training; None for that of the study's scale.
+        models: The names of the models; None for all of the study.
+        seeds: The seeds of each training; None for those of the study's scale.
+        data_dir: Where data sets are, as `load_images` takes it.
+        out: The folder of the results, which is there.
+        resume: Go on with what is in it.
+        jobs: Trainings at a time, of one thread each.
+        command: The command line, for the record.
+
+    Raises:
+        UsageError: The scale is unknown.
+    """
+
+    scale: str
+    minutes: float | None
+    models: tuple[str, ...] | None
+    seeds: tuple[int, ...] | None
+    data_dir: Path | None
+    out: Path
+    resume: bool
+    jobs: int
+    command: str
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+
+def check_scale(scale: str) -> None:
+    if scale not in SCALES:
+        raise UsageError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}.")
+
+
+def study(name: str) -> Callable[[Settings], None]:
+    """The study of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in STUDIES:
+        known = ("posteriors", *STUDIES)
+        near = get_close_matches(name, known, n=1)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"unknown study {name!r}:{hint} Known: {', '.join(known)}.")
+    module = import_module(f"iresnet_flows.experiments.images.{name}")
+    return cast("Callable[[Settings], None]", module.study)

@@ -1,0 +1,317 @@
+"""fit, classify, sample, score and reproduce, as a person types them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import struct
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("nflows")
+pytest.importorskip("typer")
+
+from commands import command
+from image_cases import CLASSIFIER, DENSITY, images
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.images import catalogue, evaluation, training
+from iresnet_flows.experiments.images.catalogue import classifier, density
+from iresnet_flows.experiments.images.data import load_images
+from iresnet_flows.experiments.images.runs import load_run
+from iresnet_flows.experiments.images.scores import grid
+from iresnet_flows.experiments.images.studies import Settings
+
+RECIPES = {"density": {"i-resnet": DENSITY}, "classifier": {"i-resnet": CLASSIFIER}}
+
+
+def write_folder(folder, shape=(1, 4, 4), test=12):
+    """A folder of idx files of the images that the cases train on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count, seed in (("train", 60, 0), ("t10k", test, 1)):
+        part = images(count, shape, seed=seed)
+        for kind, array in (("images-idx4", part.pixels), ("labels-idx1", part.labels)):
+            header = struct.pack(f">4B{array.dim()}I", 0, 0, 8, array.dim(), *array.shape)
+            (folder / f"{name}-{kind}-ubyte").write_bytes(
+                header + array.to(torch.uint8).numpy().tobytes()
+            )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _recipes(monkeypatch):
+    def recipes(kind, scale):
+        catalogue.check_scale(scale)
+        return RECIPES[kind]
+
+    monkeypatch.setattr(catalogue, "recipes", recipes)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_folder(tmp_path / "mine")
+
+
+def test_density_is_fitted_sampled_and_scored(data, tmp_path, monkeypatch, capsys):
+    run, file = tmp_path / "run", tmp_path / "scores.csv"
+    assert not command(monkeypatch, "fit", data, "--steps", 20, "--out", run)
+    assert "bits/dim on 12 test images" in capsys.readouterr().out
+    settings = json.loads((run / "settings.json").read_text())
+    assert settings["kind"] == "density"
+    assert settings["shape"] == [1, 4, 4]
+
+    assert not command(monkeypatch, "score", run, data, "--out", file)
+    assert "bits/dim (mean and standard error, 12 test images)" in capsys.readouterr().out
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert [int(row["image"]) for row in rows] == list(range(12))
+    nats = torch.tensor([float(row["nats"]) for row in rows], dtype=torch.float64)
+    bits = torch.tensor([float(row["bits_per_dim"]) for row in rows], dtype=torch.float64)
+    torch.testing.assert_close(bits, nats / (16 * math.log(2)))
+    _, model = load_run(run)
+    assert torch.equal(nats, evaluation.nats(model, load_images(data).test))
+
+    assert not command(monkeypatch, "sample", run, "-n", 5)
+    picture = (run / "samples.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    for name in ("one.npy", "other.npy"):
+        assert not command(
+            *(monkeypatch, "sample", run, "-n", 5, "--temperature", 0.7, "--out", tmp_path / name)
+        )
+    drawn = np.load(tmp_path / "one.npy")
+    assert drawn.shape == (5, 1, 4, 4)
+    assert drawn.dtype == np.uint8
+    assert (drawn == np.load(tmp_path / "other.npy")).all()
+
+
+def test_classifier_is_trained_and_scored(data, tmp_path, monkeypatch, capsys):
+    run, file = tmp_path / "run", tmp_path / "wrong.npy"
+    assert not command(monkeypatch, "classify", data, "--epochs", 8, "--out", run)
+    assert "% of 12 test images wrong" in capsys.readouterr().out
+    assert not command(monkeypatch, "score", run, data, "--out", file)
+    assert "% wrong" in capsys.readouterr().out
+    wrong = np.load(file)
+    _, model = load_run(run)
+    assert wrong.mean() == evaluation.test_error(model, load_images(data).test)
+    assert command(monkeypatch, "sample", run) == 2
+    assert "no samples" in capsys.readouterr().err
+
+
+def test_hybrid_scores_both_and_samples_a_class(data, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    assert not command(monkeypatch, "fit", data, "--hybrid", 1, "--steps", 60, "--out", run)
+    assert not command(monkeypatch, "score", run, data)
+    said = capsys.readouterr().out
+    assert "bits/dim" in said
+    assert "% wrong" in said
+    files = [tmp_path / f"{label}.npy" for label in (0, 2)]
+    for label, file in zip((0, 2), files, strict=True):
+        arguments = ("sample", run, "--label", label, "-n", 50, "--out", file)
+        assert not command(monkeypatch, *arguments)
+    dark, bright = (np.load(file).mean() for file in files)
+    assert dark < bright
+    assert command(monkeypatch, "sample", run, "--label", 3) == 2
+    assert "must be 0 to 2" in capsys.readouterr().err
+
+
+def test_conditional_density_is_given_the_labels(data, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    assert not command(monkeypatch, "fit", data, "--conditional", "--steps", 20, "--out", run)
+    made, model = load_run(run)
+    assert made.conditional
+    file = tmp_path / "nats.npy"
+    assert not command(monkeypatch, "score", run, data, "--out", file)
+    test = load_images(data).test
+    assert (np.load(file) == evaluation.nats(model, test, conditional=True).numpy()).all()
+
+
+def test_interrupted_fit_goes_on_to_the_bit(data, tmp_path, monkeypatch, capsys):
+    step = training.Training.training_step
+
+    def interrupted(self, batch, index):
+        if self.steps == 7:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    arguments = ("fit", data, "--steps", 12, "--out")
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "training_step", interrupted)
+        assert command(patch, *arguments, tmp_path / "parts") == 130
+    assert "--resume" in capsys.readouterr().out
+    assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["steps"] == 7
+    load_run(tmp_path / "parts")  # a run that is not finished has the weights of its checkpoint
+
+    assert not command(monkeypatch, *arguments, tmp_path / "parts", "--resume")
+    assert not command(monkeypatch, *arguments, tmp_path / "whole")
+    parts, whole = (load_run(tmp_path / name)[1].state_dict() for name in ("parts", "whole"))
+    assert all(torch.equal(value, whole[name]) for name, value in parts.items())
+
+
+def test_other_settings_are_not_resumed(data, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    assert not command(monkeypatch, "classify", data, "--steps", 2, "--out", run)
+    assert command(monkeypatch, "classify", data, "--steps", 3, "--out", run, "--resume") == 2
+    assert "was begun with steps 2" in capsys.readouterr().err
+
+
+def test_new_run_leaves_nothing_of_an_old_one_to_resume(data, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    assert not command(monkeypatch, "classify", data, "--steps", 4, "--out", run)
+
+    def broken(self, batch, index):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "training_step", broken)
+        assert command(patch, "classify", data, "--steps", 4, "--out", run) == 130
+    assert not (run / "last.ckpt").exists()
+    assert not (run / "weights.pt").exists()
+
+
+def test_loss_that_is_no_number_ends_with_one_line(data, tmp_path, monkeypatch, capsys):
+    class Broken(type(DENSITY.make((1, 4, 4), 3))):
+        def log_prob(self, x, labels=None):
+            return math.nan * super().log_prob(x, labels)
+
+    recipe = dataclasses.replace(DENSITY, make=Broken)
+    monkeypatch.setitem(RECIPES["density"], "i-resnet", recipe)
+    assert command(monkeypatch, "fit", data, "--steps", 3, "--out", tmp_path / "run") == 2
+    assert "nan at step 0" in capsys.readouterr().err
+
+
+BAD = {
+    "unknown model": (["fit", "DATA", "--model", "i-resnt"], "did you mean 'i-resnet'"),
+    "unknown scale": (["fit", "DATA", "--scale", "huge"], "quick, paper"),
+    "unknown data": (["fit", "mnst"], "did you mean 'mnist'"),
+    "vectors": (["fit", "digits"], "use compare"),
+    "a file of vectors": (["classify", "some.csv"], "use compare"),
+    "two budgets": (["fit", "DATA", "--steps", 3, "--epochs", 1], "--steps and --epochs"),
+    "no epochs": (["classify", "DATA", "--epochs", 0], "at least 1"),
+    "precision": (["fit", "DATA", "--precision", "8"], "32, bf16, 16"),
+    "devices": (["fit", "DATA", "--devices", 0], "at least 1"),
+    "unknown device": (["classify", "DATA", "--device", "tpu"], "cpu"),
+    "labels twice": (["fit", "DATA", "--conditional", "--hybrid", 1], "give one"),
+    "negative weight": (["fit", "DATA", "--hybrid", -1], "from 0 on"),
+    "nothing to resume": (["fit", "DATA", "--resume"], "leave out --resume"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "advice"), BAD.values(), ids=BAD)
+def test_bad_training_ends_with_one_line_and_code_2(
+    arguments, advice, data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [data if value == "DATA" else value for value in arguments]
+    assert command(monkeypatch, *arguments, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert advice in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / "settings.json").exists()
+
+
+BAD_USE = {
+    "no samples": (["sample", "RUN", "-n", 0], "at least 1"),
+    "temperature": (["sample", "RUN", "--temperature", -1], "from 0 on"),
+    "label of a run without": (["sample", "RUN", "--label", 1], "without labels"),
+    "a picture of another kind": (["sample", "RUN", "--out", "a.jpg"], ".png or .npy"),
+    "no run": (["sample", "."], "holds no run"),
+    "part": (["score", "RUN", "DATA", "--part", "rest"], "train, validation, test"),
+    "scores of another kind": (["score", "RUN", "DATA", "--out", "a.txt"], ".csv or .npy"),
+    "images of another shape": (["score", "RUN", "OTHER"], "trained on (1, 4, 4)"),
+    "no images": (["score", "RUN", "EMPTY"], "no test images"),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A density after one step."""
+    folder = tmp_path_factory.mktemp("fitted")
+    data = write_folder(folder / "mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "recipes", lambda kind, scale: RECIPES[kind])
+        assert not command(patch, "fit", data, "--steps", 1, "--out", folder / "run")
+    write_folder(folder / "other", shape=(1, 4, 6))
+    write_folder(folder / "empty", test=0)
+    return folder
+
+
+@pytest.mark.parametrize(("arguments", "advice"), BAD_USE.values(), ids=BAD_USE)
+def test_bad_use_of_a_run_ends_with_one_line_and_code_2(
+    arguments, advice, run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": "run", "DATA": "mine", "OTHER": "other", "EMPTY": "empty"}
+    arguments = [run / places[v] if v in places else v for v in arguments]
+    assert command(monkeypatch, *arguments) == 2
+    said = capsys.readouterr().err
+    assert advice in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_pictures_stand_side_by_side():
+    pixels = torch.arange(1, 4, dtype=torch.uint8)[:, None, None, None].expand(3, 1, 2, 2)
+    assert grid(pixels)[0].tolist() == [
+        [0, 0, 0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 2, 2, 0],
+        [0, 1, 1, 0, 2, 2, 0],
+        [0, 0, 0, 0, 0, 0, 0],
+        [0, 3, 3, 0, 0, 0, 0],
+        [0, 3, 3, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+def test_recipes_are_found_by_name():
+    assert density("i-resnet", "quick") is DENSITY
+    assert classifier("i-resnet", "paper") is CLASSIFIER
+    with pytest.raises(UsageError, match="did you mean 'i-resnet'"):
+        classifier("i-revnet", "quick")
+    with pytest.raises(UsageError, match="--scale"):
+        density("i-resnet", "small")
+
+
+@pytest.fixture
+def studied(monkeypatch):
+    """The settings that a study of table 2 was called with."""
+    asked = []
+    module = types.ModuleType("table2")
+    module.study = asked.append
+    monkeypatch.setitem(sys.modules, "iresnet_flows.experiments.images.table2", module)
+    return asked
+
+
+def test_study_is_given_what_was_asked_for(studied, tmp_path, monkeypatch):
+    arguments = ("--models", "a,b", "--minutes", 2, "--seed", 4, "--seed", 5, "--jobs", 1)
+    out = tmp_path / "out"
+    assert not command(monkeypatch, "reproduce", "table2", *arguments, "--out", out)
+    (settings,) = studied
+    assert dataclasses.replace(settings, command="") == Settings(
+        "quick", 2.0, ("a", "b"), (4, 5), None, out, resume=False, jobs=1, command=""
+    )
+    assert settings.command.startswith("iresnet-flows reproduce table2")
+    assert out.is_dir()
+
+
+BAD_STUDY = {
+    "unknown study": (["table5"], "did you mean 'table4'"),
+    "scale": (["table2", "--scale", "large"], "quick, paper"),
+    "targets": (["table2", "--targets", "two_moons"], "belongs to posteriors"),
+    "jobs": (["table2", "--jobs", 0], "at least 1"),
+    "minutes": (["table2", "--minutes", 0], "positive"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "advice"), BAD_STUDY.values(), ids=BAD_STUDY)
+def test_bad_study_ends_with_one_line_and_code_2(
+    arguments, advice, studied, tmp_path, monkeypatch, capsys
+):
+    assert command(monkeypatch, "reproduce", *arguments, "--out", tmp_path) == 2
+    assert advice in capsys.readouterr().err
+    assert not studied

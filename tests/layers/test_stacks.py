@@ -1,0 +1,86 @@
+"""What is particular to a stack."""
+
+import pytest
+import torch
+from torch import nn
+
+from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+from iresnet_flows.layers import ElementwiseAffine, Layer, Stack
+
+
+def block(context_features=None):
+    return InvertibleResidualBlock(LipschitzMLP(2, (4, 4), context_features=context_features))
+
+
+class Flip(Layer):
+    """A reflection, whose determinant is negative."""
+
+    sign = -1
+
+    def forward(self, x, context=None):
+        return self.transform(x), x.new_zeros(len(x))
+
+    def inverse(self, y, context=None):
+        return self.transform(y), y.new_zeros(len(y))
+
+    def transform(self, x, context=None):
+        return x * torch.tensor([-1.0, 1.0])
+
+    def invert(self, y, context=None):
+        return self.transform(y)
+
+
+def test_the_first_layer_is_applied_first():
+    layers = [block(), block()]
+    x = torch.randn(5, 2)
+    assert torch.equal(Stack(layers).transform(x), layers[1].transform(layers[0].transform(x)))
+
+
+def test_no_layers_are_the_identity():
+    stack, x = Stack([]), torch.randn(5, 2)
+    for value, logabsdet in (stack(x), stack.inverse(x)):
+        assert torch.equal(value, x)
+        assert torch.equal(logabsdet, torch.zeros(5))
+
+
+def test_a_context_reaches_the_layers_that_ask_for_it():
+    stack = Stack([block(), block(3), ElementwiseAffine(2)])
+    x, context = torch.randn(5, 2), torch.randn(5, 3)
+    assert stack.context_features == 3
+    assert not torch.equal(stack.transform(x, context), stack.transform(x, context + 1))
+
+
+def test_a_context_is_refused_where_no_layer_asks_for_it():
+    with pytest.raises(ValueError, match="a context was given to a layer without one"):
+        Stack([block()]).transform(torch.randn(5, 2), torch.randn(5, 3))
+
+
+def test_a_missing_context_is_asked_for():
+    with pytest.raises(ValueError, match="built for a context of 3 features"):
+        Stack([block(3)]).transform(torch.randn(5, 2))
+
+
+def test_contexts_of_different_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"share one context, and these ask for \[2, 3\]"):
+        Stack([block(2), block(3)])
+
+
+def test_what_is_no_layer_is_refused():
+    with pytest.raises(TypeError, match="expected a layer of this package"):
+        Stack([nn.Linear(2, 2)])
+
+
+def test_signs_multiply():
+    assert Stack([Flip(), block()]).sign == -1
+    assert Stack([Flip(), Flip()]).sign == 1
+
+
+def test_a_deferred_log_det_is_of_the_pass_that_gave_the_value():
+    stack, x = Stack([block(), block()]), torch.randn(5, 2)
+    expected = stack(x)
+    y, measure = stack.deferred(x)
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter.add_(1)
+    assert torch.equal(y, expected[0])
+    torch.testing.assert_close(measure(), expected[1])
