@@ -1,147 +1,164 @@
-"""The densities that the paper's Table 4 puts beside i-ResNet, made of the layers of nflows."""
+"""The densities that the paper's Table 4 puts beside i-ResNet, and their training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
-import torch
-from nflows.nn.nets import ConvResidualNet
-from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
-from nflows.transforms.base import (
-    CompositeTransform,
-    MultiscaleCompositeTransform,
-    Transform,
+from torch import nn
+from torch.optim import Adam, Adamax
+
+from iresnet_flows.experiments.images.architectures import (
+    autoregressive,
+    ffjord,
+    glow,
+    nice,
+    realnvp,
 )
-from nflows.transforms.conv import OneByOneConvolution
-from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
-from nflows.transforms.permutations import ReversePermutation
-from nflows.transforms.reshape import SqueezeTransform
-from torch import Tensor, nn
-import math
-from iresnet_flows.bridge import to_nflows
-from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.images.hosted import Flatten, HostedDensity
+from iresnet_flows.experiments.images.densities import DENSITIES
 from iresnet_flows.experiments.images.recipes import Recipe, Shape
-from iresnet_flows.experiments.widths import fitting_width
-from iresnet_flows.ffjord import FFJORD
-from iresnet_flows.layers import ActNorm, ElementwiseAffine
+from iresnet_flows.experiments.widths import fitting_width, parameters
+
+__all__ = ["RIVALS"]
+
+Make = Callable[[Shape, int], nn.Module]
 
 
-def squeezes(shape: Shape, most: int, title: str) -> int:
-    """How often height and width can be halved, at most that often."""
-    _, height, width = shape
-    count = 0
-    while count < most and not height % 2 and not width % 2:
-        height, width, count = height // 2, width // 2, count + 1
-    if not count:
-        raise UsageError(
-            f"{title} halves height and width, and images of {shape} have an odd one: crop them "
-            "to even sizes, or take made, maf or ffjord."
-        )
-    return count
+def as_large_as_ours(family: Make) -> Make:
+    """Of the width whose parameters are nearest to those of the quick i-ResNet."""
+
+    def make(shape: Shape, classes: int) -> nn.Module:
+        ours = DENSITIES["quick"]["i-resnet"].make
+        target = parameters(lambda _: ours(shape, classes), 0)
+        of_width = partial(family, shape)
+        return of_width(fitting_width(of_width, target))
+
+    return make
 
 
-def multiscale(
-    shape: Shape, levels: int, steps: Callable[[int, int], Iterator[Transform]]
-) -> Transform:
-    """Levels of squeeze and steps, half of the channels leaving after each but the last.
-
-    Arguments:
-        shape: That of an image.
-        levels: The number of levels.
-        steps: Gives the steps of a level from its channels and its number.
-    """
-    channels, height, width = shape
-    scales = MultiscaleCompositeTransform(levels)
-    for level in range(levels):
-        channels, height, width = 4 * channels, height // 2, width // 2
-        parts = CompositeTransform([SqueezeTransform(), *steps(channels, level)])
-        scales.add_transform(parts, (channels, height, width))
-        channels //= 2
-    return CompositeTransform([scales, scale(shape)])
+def of_width(width: int, family: Make) -> Make:
+    """Of that width, whatever the images are."""
+    return lambda shape, _classes: family(shape, width)
 
 
-def scale(shape: Shape) -> Transform:
-    """Learned means and deviations of the latents."""
-    return to_nflows(ElementwiseAffine(math.prod(shape)))
-
-
-def halves(channels: int) -> list[Tensor]:
-    """Masks of the couplings of RealNVP: three checkerboards of pixels, three halves of channels.
-
-    After a squeeze, a checkerboard is the first and the last of each four channels.
-    """
-    board = torch.tensor([1, -1, -1, 1]).repeat(channels // 4)
-    half = torch.ones(channels)
-    half[: channels // 2] = -1
-    return [board, -board, board, half, -half, half]
-
-
-def net(fan_in: int, fan_out: int, width: int, blocks: int) -> nn.Module:
-    """A residual net whose output begins at zero, so that couplings begin as the identity."""
-    module = ConvResidualNet(fan_in, fan_out, hidden_channels=width, num_blocks=blocks)
-    nn.init.zeros_(module.final_layer.weight)
-    nn.init.zeros_(module.final_layer.bias)
-    return module
-
-
-def nice(shape: Shape, width: int, levels: int, blocks: int, alpha: float) -> nn.Module:
-    def steps(channels: int, level: int) -> Iterator[Transform]:
-        for mask in halves(channels):
-            make = partial(net, width=width << level, blocks=blocks)
-            yield AdditiveCouplingTransform(mask, make)
-
-    levels = squeezes(shape, levels, "NICE")
-    return HostedDensity(shape, multiscale(shape, levels, steps), alpha)
-
-
-def realnvp(shape: Shape, width: int, levels: int, blocks: int, alpha: float) -> nn.Module:
-    def steps(channels: int, level: int) -> Iterator[Transform]:
-        for mask in halves(channels):
-            make = partial(net, width=width << level, blocks=blocks)
-            yield to_nflows(ActNorm(channels))
-            yield AffineCouplingTransform(mask, make)
-
-    levels = squeezes(shape, levels, "RealNVP")
-    return HostedDensity(shape, multiscale(shape, levels, steps), alpha)
-
-
-def glow(shape: Shape, width: int, levels: int, depth: int, blocks: int, alpha: float) -> nn.Module:
-    def steps(channels: int, level: int) -> Iterator[Transform]:
-        *_, half = halves(channels)
-        for _ in range(depth):
-            make = partial(net, width=width << level, blocks=blocks)
-            yield to_nflows(ActNorm(channels))
-            yield OneByOneConvolution(channels)
-            yield AffineCouplingTransform(half, make)
-
-    levels = squeezes(shape, levels, "Glow")
-    return HostedDensity(shape, multiscale(shape, levels, steps), alpha)
-
-
-def ffjord(shape: Shape, width: int, hidden: int, layers: int, alpha: float, tol: float, norm: bool = True) -> nn.Module:
-    d = math.prod(shape)
-    parts = [Flatten(shape)]
-    for _ in range(layers):
-        parts += [
-            to_nflows((ActNorm if norm else ElementwiseAffine)(d)),
-            to_nflows(FFJORD(d, hidden * (width,), atol=tol, rtol=tol)),
-        ]
-    return HostedDensity(shape, CompositeTransform([*parts, scale(shape)]), alpha)
-
-
-def autoregressive(shape: Shape, width: int, layers: int, blocks: int, alpha: float, norm=True) -> nn.Module:
-    d = math.prod(shape)
-    parts = [Flatten(shape)]
-    for index in range(layers):
-        if index:
-            parts.append(ReversePermutation(d))
-        if norm:
-            parts.append(to_nflows(ActNorm(d)))
-        parts.append(
-            MaskedAffineAutoregressiveTransform(
-                d, width, num_blocks=blocks, use_residual_blocks=False, random_mask=True
-            )
-        )
-    return HostedDensity(shape, CompositeTransform([*parts, scale(shape)]), alpha)
+SIZE = "; the width that gives it the parameters of the quick i-ResNet"
+QUICK = (
+    Recipe(
+        "nice",
+        "NICE",
+        "2 scales of 6 additive couplings of nflows with the masks of RealNVP, residual nets of 1 "
+        f"block, then a scale for each latent{SIZE}",
+        as_large_as_ours(nice),
+        partial(Adam, lr=5e-3),
+        batch=32,
+    ),
+    Recipe(
+        "realnvp",
+        "Real NVP",
+        "2 scales of 6 affine couplings of nflows with the masks of RealNVP, residual nets of 1 "
+        f"block, ActNorm before each{SIZE}",
+        as_large_as_ours(realnvp),
+        partial(Adam, lr=5e-3),
+        batch=32,
+    ),
+    Recipe(
+        "glow",
+        "Glow",
+        "2 scales of 6 steps of ActNorm, 1x1 convolution and affine coupling of nflows, residual "
+        f"nets of 1 block{SIZE}",
+        as_large_as_ours(glow),
+        partial(Adam, lr=5e-3),
+        batch=32,
+    ),
+    Recipe(
+        "ffjord",
+        "FFJORD",
+        "1 continuous layer on the flattened image, dopri5 at 1e-3 on torchdiffeq, MLP of 2 "
+        f"hidden layers with exact trace{SIZE}",
+        as_large_as_ours(ffjord),
+        partial(Adam, lr=3e-3),
+        batch=64,
+    ),
+    Recipe(
+        "made",
+        "MADE",
+        f"1 masked autoregressive layer of nflows, 2 hidden layers, random masks{SIZE}",
+        as_large_as_ours(partial(autoregressive, layers=1)),
+        partial(Adam, lr=3e-3),
+        batch=64,
+    ),
+    Recipe(
+        "maf",
+        "MAF",
+        "5 masked autoregressive layers of nflows, 2 hidden layers each, random masks, ActNorm "
+        f"before each{SIZE}",
+        as_large_as_ours(partial(autoregressive, layers=5)),
+        partial(Adam, lr=3e-3),
+        batch=64,
+    ),
+)
+PAPER = (
+    Recipe(
+        "nice",
+        "NICE",
+        "3 scales at most of 6 additive couplings of nflows, residual nets of 8 blocks and 64 "
+        "channels, twice as many after each squeeze: convolutions where the original is dense",
+        of_width(64, partial(nice, levels=3, blocks=8)),
+        partial(Adam, lr=1e-3),
+        batch=64,
+        clip=1.0,
+    ),
+    Recipe(
+        "realnvp",
+        "Real NVP",
+        "3 scales at most of 6 affine couplings of nflows, residual nets of 8 blocks and 64 "
+        "channels, twice as many after each squeeze, as the original has for 32 x 32 images",
+        of_width(64, partial(realnvp, levels=3, blocks=8)),
+        partial(Adam, lr=1e-3),
+        batch=64,
+        clip=1.0,
+    ),
+    Recipe(
+        "glow",
+        "Glow",
+        "3 scales at most of 32 steps of ActNorm, 1x1 convolution and affine coupling of nflows, "
+        "residual nets of 1 block and 128 channels, twice as many after each squeeze: 512 in the "
+        "third scale, as the original has in all",
+        of_width(128, partial(glow, levels=3, depth=32)),
+        partial(Adamax, lr=1e-3),
+        batch=64,
+        clip=1.0,
+    ),
+    Recipe(
+        "ffjord",
+        "FFJORD",
+        "1 continuous layer on the flattened image, dopri5 at 1e-3 on torchdiffeq, MLP of 2 "
+        "hidden layers of 1024 with exact trace: dense where the original has convolutions",
+        of_width(1024, ffjord),
+        partial(Adam, lr=1e-3),
+        batch=200,
+        clip=1.0,
+    ),
+    Recipe(
+        "made",
+        "MADE",
+        "1 masked autoregressive layer of nflows, 2 hidden layers of 1024, random masks",
+        of_width(1024, partial(autoregressive, layers=1)),
+        partial(Adam, lr=1e-4),
+        batch=100,
+    ),
+    Recipe(
+        "maf",
+        "MAF",
+        "5 masked autoregressive layers of nflows, 2 hidden layers of 1024 each, random masks, "
+        "ActNorm before each in the place of batch normalisation",
+        of_width(1024, partial(autoregressive, layers=5)),
+        partial(Adam, lr=1e-4),
+        batch=100,
+    ),
+)
+RIVALS: dict[str, dict[str, Recipe]] = {
+    scale: {recipe.name: recipe for recipe in recipes}
+    for scale, recipes in (("quick", QUICK), ("paper", PAPER))
+}
+"""By scale and name."""
