@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+from multiprocessing.pool import Pool
 
 import torch
 
-__all__ = ["cores", "torch_device"]
+__all__ = ["cores", "torch_device", "workers"]
 
 
 def cores() -> int:
@@ -27,3 +30,14 @@ def torch_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def workers(count: int) -> Pool:
+    """So many processes, of one thread each."""
+    return multiprocessing.get_context("spawn").Pool(count, prepare)
+
+
+def prepare() -> None:
+    """A process of one thread that leaves Ctrl-C to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

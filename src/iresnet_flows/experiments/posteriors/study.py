@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.machines import workers
 from iresnet_flows.experiments.posteriors.npe import UNLIMITED
 from iresnet_flows.experiments.posteriors.report import write_report
 from iresnet_flows.experiments.posteriors.runs import (
@@ -87,8 +85,7 @@ def study(
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, prepare) as pool, Progress(*columns, console=console) as progress:
+    with workers(jobs) as pool, Progress(*columns, console=console) as progress:
         task = progress.add_task("reference draws", total=len(firsts))
         for _ in pool.imap_unordered(keep_reference, firsts):
             progress.advance(task)
@@ -136,12 +133,6 @@ def simulated(target: str) -> bool:
 def keep_reference(spec: Spec) -> None:
     """Draw once what every run of the target reads."""
     spec.load().reference()
-
-
-def prepare() -> None:
-    """A process of one thread that leaves Ctrl-C to its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 def settled(

@@ -1,0 +1,256 @@
+"""A table of test errors, ours beside the paper's."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from iresnet_flows.experiments.images.catalogue import classifier
+from iresnet_flows.experiments.images.classification import (
+    EPOCHS,
+    Outcome,
+    Spec,
+    begin,
+    check_models,
+    perform_all,
+)
+from iresnet_flows.experiments.images.data import load_images
+from iresnet_flows.experiments.images.studies import Settings
+from iresnet_flows.experiments.markdown import markdown_table
+from iresnet_flows.experiments.storage import write_json, write_text
+from iresnet_flows.experiments.versions import versions
+
+__all__ = ["ErrorTable"]
+
+OURS, TWIN = "i-resnet", "vanilla"
+HEADS = (
+    *("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse"),
+    *("pixel error of the inverse", "largest norm", "claim", "parameters", "steps", "s"),
+)
+SHOWN = ("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse", "largest norm")
+NOTES = """\
+error: the share of all test images. ± seeds: standard error of the mean over the seeds; ± images: \
+that over the test images.
+
+pixel error of the inverse: the largest of the first 100 test images, pixels in [0, 1], float32, \
+worst seed. Without a guaranteed inverse it is that of 100 iterations a block.
+
+largest norm: a certified bound of the largest norm of the convolutions of residual blocks, at \
+most 4.5 % above it, worst seed. claim: what it is held to."""
+
+
+@dataclass(frozen=True)
+class ErrorTable:
+    """What a table of the paper compares.
+
+    Arguments:
+        name: That of the files.
+        models: The names of the classifiers.
+        data: The data sets of each scale.
+        minutes: The time of a training at the scale ``quick``.
+        seeds: The seeds of each scale.
+        repeated: The models to which further seeds belong at the scale ``quick``, where the
+            command names none.
+        paper: The paper's errors in %, by data set and model.
+        verified: Those of them that were read in a copy of the paper.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    data: Mapping[str, tuple[str, ...]]
+    minutes: float
+    seeds: Mapping[str, tuple[int, ...]]
+    repeated: tuple[str, ...]
+    paper: Mapping[str, Mapping[str, float]]
+    verified: frozenset[tuple[str, str]] = field(default=frozenset())
+
+    def study(self, settings: Settings) -> None:
+        """Train, measure and write the table, after each training anew.
+
+        Raises:
+            DataError: The images are missing or cannot be used.
+            UsageError: A model is unknown, or there is another study to resume.
+        """
+        models = check_models(settings.models, self.models)
+        data = [load_images(n, settings.data_dir) for n in self.data[settings.scale]]
+        specs = [
+            Spec.of(settings, each, model, seed, self.minutes)
+            for each in data
+            for seed in settings.seeds or self.seeds[settings.scale]
+            for model in models
+            if self.wants(settings, model, seed)
+        ]
+        begin(specs, data, settings.resume)
+        console, outcomes = Console(), list[Outcome]()
+        for outcome in perform_all(specs, settings.jobs, console):
+            outcomes.append(outcome)
+            self.write(settings, outcomes, len(specs))
+        for name, rows in by_data(self.rows(settings, outcomes)):
+            console.print(terminal_table(f"{self.name}, {name}", rows))
+        for line in verdict(self.rows(settings, outcomes)):
+            console.print(line)
+        console.print(f"The table is at {settings.out / self.name}.md")
+
+    def wants(self, settings: Settings, model: str, seed: int) -> bool:
+        first = seed == self.seeds[settings.scale][0]
+        told = settings.seeds is not None or settings.scale == "paper"
+        return told or first or model in self.repeated
+
+    def rows(self, settings: Settings, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+        """A row for each data set and model."""
+        groups: dict[tuple[str, str], list[Outcome]] = {}
+        for outcome in outcomes:
+            groups.setdefault((outcome.data, outcome.model), []).append(outcome)
+        order = sorted(groups, key=lambda key: (key[0], self.models.index(key[1])))
+        return [
+            {
+                "data": name,
+                "model": model,
+                "title": classifier(model, settings.scale).title,
+                **summary(groups[name, model]),
+                "paper": self.paper.get(name, {}).get(model),
+                "paper_verified": (name, model) in self.verified,
+            }
+            for name, model in order
+        ]
+
+    def write(self, settings: Settings, outcomes: Sequence[Outcome], planned: int) -> None:
+        """The table as Markdown and JSON."""
+        rows = self.rows(settings, outcomes)
+        record = {
+            "command": settings.command,
+            "scale": settings.scale,
+            "versions": versions(("lightning", "normflows", "numpy")),
+            "verdict": verdict(rows),
+            "rows": rows,
+            "runs": [asdict(outcome) for outcome in outcomes],
+        }
+        write_json(settings.out / f"{self.name}.json", record)
+
+        parts = [f"`{settings.command}`", self.effort(settings, outcomes, planned)]
+        for name, group in by_data(rows):
+            parts += [f"**{name}**", markdown_table(HEADS, map(cells, group))]
+        parts += [*verdict(rows), NOTES, *self.cautions(rows)]
+        texts = {r["model"]: classifier(r["model"], settings.scale) for r in rows}
+        parts += ["\n".join(f"* {recipe.title}: {recipe.text}." for recipe in texts.values())]
+        parts += [f"{o.model}, seed {o.seed}: {o.failure}." for o in outcomes if o.failure]
+        write_text(settings.out / f"{self.name}.md", "\n\n".join(parts) + "\n")
+
+    def effort(self, settings: Settings, outcomes: Sequence[Outcome], planned: int) -> str:
+        full = settings.scale == "paper" and settings.minutes is None
+        minutes = settings.minutes or self.minutes
+        each = f"{EPOCHS} epochs" if full else f"{minutes:g} minutes on one thread"
+        sizes = {o.data: (o.train_images, o.test_images) for o in outcomes}
+        used = "; ".join(
+            f"{name}: all {train} training images (validation images among them), "
+            f"all {test} test images"
+            for name, (train, test) in sizes.items()
+        )
+        return f"{each} a training, {len(outcomes)} of {planned} done. {used}."
+
+    def cautions(self, rows: Sequence[dict[str, Any]]) -> list[str]:
+        doubtful = [r for r in rows if r["paper"] is not None and not r["paper_verified"]]
+        if not doubtful:
+            return []
+        return ["(unverified): quoted from memory, not read in a copy of the paper."]
+
+
+def summary(group: Sequence[Outcome]) -> dict[str, Any]:
+    """The means over the seeds and the worst of what should be small."""
+    found = [o for o in group if o.failure is None]
+    wrong = [o.wrong for o in found if o.wrong is not None]
+    errors = [o.wrong_error for o in found if o.wrong_error is not None]
+    pixels = [o.pixel_error for o in found]
+    norms = [o.norm for o in found if o.norm is not None]
+    return {
+        "seeds": sorted(o.seed for o in found),
+        "failed": sorted(o.seed for o in group if o.failure is not None),
+        "wrong": statistics.fmean(wrong) if wrong else None,
+        "seed_error": (
+            statistics.stdev(wrong) / math.sqrt(len(wrong)) if len(wrong) > 1 else None
+        ),
+        # The seeds share their test images, so that more of them do not make it smaller.
+        "image_error": statistics.fmean(errors) if errors else None,
+        "guaranteed": any(o.guaranteed for o in found),
+        "decodes": any(o.decodes for o in found),
+        "pixel_error": None if None in pixels else max(filter(None, pixels), default=None),
+        "norm": max(norms, default=None),
+        "claim": next((o.claim for o in found), None),
+        "parameters": max((o.parameters for o in found), default=None),
+        "steps": statistics.fmean(o.steps for o in found) if found else None,
+        "seconds": statistics.fmean(o.seconds for o in found) if found else None,
+    }
+
+
+def by_data(
+    rows: Sequence[dict[str, Any]],
+) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+    for name in dict.fromkeys(row["data"] for row in rows):
+        yield name, [row for row in rows if row["data"] == name]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    lost = f" ({len(row['failed'])} failed)" if row["failed"] else ""
+    paper = "" if row["paper"] is None else f"{row['paper']:.2f}"
+    doubt = "" if row["paper"] is None or row["paper_verified"] else " (unverified)"
+    pixels = number(row["pixel_error"], ".1e") or "not finite"
+    return [
+        row["title"],
+        (number(row["wrong"], ".2%").rstrip("%") or "failed") + lost,
+        number(row["seed_error"], ".2%").rstrip("%"),
+        number(row["image_error"], ".2%").rstrip("%"),
+        paper + doubt,
+        "yes" if row["guaranteed"] else "no",
+        pixels if row["decodes"] else "",
+        number(row["norm"], ".4f"),
+        number(row["claim"], "g"),
+        number(row["parameters"], ","),
+        number(row["steps"], ",.0f"),
+        number(row["seconds"], ",.0f"),
+    ]
+
+
+def number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def terminal_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for head in SHOWN:
+        table.add_column(head, justify="right" if head else "left")
+    for row in rows:
+        line = dict(zip(HEADS, cells(row), strict=True))
+        table.add_row(*(line[head] for head in SHOWN))
+    return table
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """How far i-ResNet is from its twin, and whether its norms are as claimed."""
+    lines = []
+    for name, group in by_data(rows):
+        found = {row["model"]: row for row in group if row["wrong"] is not None}
+        if OURS in found and TWIN in found:
+            ours, twin = found[OURS], found[TWIN]
+            kind = "seed_error" if ours["seed_error"] and twin["seed_error"] else "image_error"
+            error = math.hypot(ours[kind], twin[kind])
+            gap = ours["wrong"] - twin["wrong"]
+            lines.append(
+                f"{name}: c = 0.9 is {100 * gap:+.2f} ± {100 * error:.2f} points from Vanilla "
+                f"({'seeds' if kind == 'seed_error' else 'images'})."
+            )
+        held = [r for r in found.values() if r["claim"] is not None]
+        if held:
+            broken = [r["title"] for r in held if r["norm"] > r["claim"]]
+            lines.append(
+                f"{name}: every norm is within its claim."
+                if not broken
+                else f"{name}: norms above their claim: {', '.join(broken)}."
+            )
+    return lines

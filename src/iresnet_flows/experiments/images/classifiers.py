@@ -1,0 +1,160 @@
+"""The classifiers of Tables 2 and 3, small and in the papers' sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+from torch.optim import SGD, Adamax, AdamW
+
+from iresnet_flows.experiments.images.glows import glow_classifier
+from iresnet_flows.experiments.images.recipes import Recipe, Shape
+from iresnet_flows.models import (
+    Layout,
+    PreActivationResNet,
+    i_resnet_classifier,
+    i_revnet_classifier,
+    vanilla_classifier,
+)
+
+__all__ = ["CLASSIFIERS", "COEFFICIENTS"]
+
+COEFFICIENTS = {
+    "i-resnet": 0.9,
+    "i-resnet-0.8": 0.8,
+    "i-resnet-0.7": 0.7,
+    "i-resnet-0.6": 0.6,
+    "i-resnet-0.5": 0.5,
+}
+"""The bound of each convolution of a name."""
+
+Make = Callable[[Shape, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Size:
+    """The sizes of all classifiers of a scale.
+
+    Arguments:
+        text: What they are.
+        layout: The stages of i-ResNet and its twin, from the shape of an image.
+        hidden_channels: Those of their blocks, for each stage.
+        revnet: The stages of i-RevNet.
+        glow: The stages of the classifiers in Glow's style, and the width of their nets.
+        resnet: The depth and the width of the ResNet.
+    """
+
+    text: str
+    layout: Callable[[Shape], Layout]
+    hidden_channels: tuple[int, ...]
+    revnet: Layout
+    glow: tuple[Layout, int]
+    resnet: tuple[int, int]
+
+
+def quick_layout(_: Shape) -> Layout:
+    return Layout((1, 3), (True, True), padding=1)
+
+
+def paper_layout(shape: Shape) -> Layout:
+    """Sixteen channels at first; 21 blocks of grey images and 54 of others, as in section 5.1."""
+    count = 7 if shape[0] == 1 else 18
+    return Layout((count,) * 3, (False, True, True), padding=max(0, 16 - shape[0]))
+
+
+QUICK = Size(
+    "squeezes to half and a quarter of the size, 1 and 3 blocks there of 16 hidden channels",
+    quick_layout,
+    (16, 16),
+    Layout((2, 4), (True, True), padding=1),
+    (Layout((2, 4), (True, True)), 32),
+    (11, 8),
+)
+PAPER = Size(
+    "16 channels, then 3 stages of 7 blocks (grey images) or 18 (others), of 32, 64 and 128 "
+    "hidden channels, squeezes between",
+    paper_layout,
+    (32, 64, 128),
+    Layout((18, 18, 18), (False, True, True), padding=13),
+    (Layout((16, 16, 16), (True, True, True)), 512),
+    (164, 16),
+)
+
+
+def makers(size: Size) -> Mapping[str, tuple[str, str, Make]]:
+    """Title, text and maker of each name."""
+    stages, width = size.glow
+    depth = size.resnet[0]
+
+    def i_resnet(coefficient: float) -> Make:
+        return lambda shape, classes: i_resnet_classifier(
+            shape, classes, size.layout(shape), size.hidden_channels, coefficient
+        )
+
+    def vanilla(shape: Shape, classes: int) -> nn.Module:
+        return vanilla_classifier(shape, classes, size.layout(shape), size.hidden_channels)
+
+    def resnet(shape: Shape, classes: int) -> nn.Module:
+        return PreActivationResNet(shape[0], classes, *size.resnet)
+
+    def i_revnet(shape: Shape, classes: int) -> nn.Module:
+        return i_revnet_classifier(shape, classes, size.revnet)
+
+    def glow(shape: Shape, classes: int, affine: bool) -> nn.Module:
+        return glow_classifier(shape, classes, stages, width, affine)
+
+    def glow_style(shape: Shape, classes: int) -> nn.Module:
+        return i_resnet_classifier(shape, classes, stages, (width,) * len(stages.blocks))
+
+    flows = f"{sum(stages.blocks)} steps in {len(stages.blocks)} stages, nets of {width} channels"
+    return {
+        "resnet-164": (f"ResNet-{depth}", "pre-activation bottlenecks", resnet),
+        "vanilla": ("Vanilla", f"the twin of i-ResNet without a bound: {size.text}", vanilla),
+        **{
+            name: (f"i-ResNet, c = {c}", f"{size.text}, norms of at most {c}", i_resnet(c))
+            for name, c in COEFFICIENTS.items()
+        },
+        "i-revnet": ("i-RevNet", "additive couplings of bottlenecks with batch norm", i_revnet),
+        "glow-affine": (
+            "Glow, affine, 1x1",
+            f"{flows}, affine couplings and learned 1x1 convolutions of normflows",
+            partial(glow, affine=True),
+        ),
+        "glow-additive": (
+            "Glow, additive, reverse",
+            f"{flows}, additive couplings and exchanged halves of normflows",
+            partial(glow, affine=False),
+        ),
+        "i-resnet-glow": (
+            "i-ResNet, Glow-style",
+            f"{flows}: the stages of Glow, and residual blocks with c = 0.9 in them",
+            glow_style,
+        ),
+    }
+
+
+def steps(spent: float) -> float:
+    """A fifth after 60, 120 and 160 of 200 epochs."""
+    return 0.2 ** sum(spent >= end for end in (0.3, 0.6, 0.8))
+
+
+def quick(name: str, title: str, text: str, make: Make) -> Recipe:
+    optimiser = partial(AdamW, lr=2e-3 if name.startswith("glow") else 2e-2, weight_decay=1e-2)
+    return Recipe(name, title, text, make, optimiser, shift=2)
+
+
+def paper(name: str, title: str, text: str, make: Make) -> Recipe:
+    # Glow does not train at the rate of the others. The warm-up is of ten epochs of CIFAR-10.
+    recipe = partial(Recipe, name, title, text, make, schedule=steps, warmup=3900, shift=2)
+    if name.startswith("glow"):
+        return recipe(partial(Adamax, lr=1e-3))
+    return recipe(partial(SGD, lr=0.1, momentum=0.9, weight_decay=5e-4))
+
+
+CLASSIFIERS: dict[str, dict[str, Recipe]] = {
+    scale: {name: recipe(name, *parts) for name, parts in makers(size).items()}
+    for scale, size, recipe in (("quick", QUICK, quick), ("paper", PAPER, paper))
+}
+"""By scale and name."""
