@@ -33,7 +33,8 @@ class HostedDensity(nn.Module):
     r"""The density of images whose logits a transform of nflows makes standard normal.
 
     .. math:: \log p(x) = \log \mathcal{N}(T(\ell(x)); 0, I) + \log|\det \partial T|
-              + \log|\det \partial \ell|, \quad \ell = \operatorname{logit}(\alpha + (1 - 2\alpha) x) .
+              + \log|\det \partial \ell|,
+              \quad \ell(x) = \operatorname{logit}(\alpha + (1 - 2 \alpha) x) .
 
     It is a `Density` that knows no classes.
 
