@@ -1,7 +1,7 @@
 """The families of densities that i-ResNet is compared with, made of the layers of nflows.
 
 All of them begin with the logit of the pixels and end with a learned scale and shift of each
-latent. ActNorm is that of this package, whose start is right on many devices too.
+latent, an ActNorm. That is ours and not nflows', so that it starts alike on many devices.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images.hosted import Flatten, HostedDensity
 from iresnet_flows.experiments.images.recipes import Shape
 from iresnet_flows.ffjord import FFJORD
-from iresnet_flows.layers import ActNorm, ElementwiseAffine
+from iresnet_flows.layers import ActNorm
 
 __all__ = ["autoregressive", "ffjord", "glow", "nice", "realnvp"]
 
@@ -128,7 +128,7 @@ def multiscale(
 
 def hosted(shape: Shape, parts: Iterable[Transform]) -> HostedDensity:
     """The density of the parts and a scale and shift of each latent."""
-    last = to_nflows(ElementwiseAffine(math.prod(shape)))
+    last = to_nflows(ActNorm(math.prod(shape)))
     alpha = 1e-6 if shape[0] == 1 else 0.05  # grey digits are black nearly everywhere
     return HostedDensity(shape, CompositeTransform([*parts, last]), alpha)
 

@@ -63,12 +63,13 @@ HEADS = (
     *("data", "model", "bits/dim", "± images", "± seeds", "paper", "parameters"),
     *("steps", "s", "ms a step"),
 )
+SHOWN = ("data", "model", "bits/dim", "± images", "paper", "parameters", "ms a step")
 NOTES = """\
 bits/dim: -log2 p of the test images, an upper bound with one draw of the noise, of whole pixels \
 with d their number (784 for MNIST). ± images: standard error over the images; ± seeds: that of \
 the mean over the seeds.
 
-paper: of far larger models and longer trainings. (unverified): quoted from memory; the others as \
+paper: at its own sizes and times. (unverified): quoted from memory; the others as \
 Kobyzev, Prince and Brubaker's review quotes them. The paper's NICE on CIFAR-10 is on whitened \
 images and compares with none.
 
@@ -197,10 +198,11 @@ def number(value: float | None, form: str) -> str:
 
 def terminal_table(found: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="table4", title_justify="left", box=SIMPLE)
-    for head in HEADS:
+    for head in SHOWN:
         table.add_column(head, justify="left" if head in HEADS[:2] else "right")
     for row in found:
-        table.add_row(*cells(row))
+        line = dict(zip(HEADS, cells(row), strict=True))
+        table.add_row(*(line[head] for head in SHOWN))
     return table
 
 
