@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
 import torch
 from nflows.distributions.normal import StandardNormal
@@ -20,6 +21,7 @@ from torch import nn
 
 from iresnet_flows.bridge import to_nflows
 from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.widths import fitting_width, parameters
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.layers import ElementwiseAffine
 from iresnet_flows.nflows import InvertibleResidualFlow
@@ -182,24 +184,6 @@ def build(contender: Contender, features: int) -> Flow:
             f"{contender.title} needs at least {contender.least_features} columns, the data have "
             f"{features}: leave it out of --models."
         )
-    target = count_parameters(CONTENDERS["i-resnet"], features, WIDTH)
-
-    low, high = 1, 2
-    while count_parameters(contender, features, high) < target:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if count_parameters(contender, features, middle) < target:
-            low = middle
-        else:
-            high = middle
-
-    width = min(low, high, key=lambda w: abs(count_parameters(contender, features, w) - target))
-    return contender.make(features, width)
-
-
-def count_parameters(contender: Contender, features: int, width: int) -> int:
-    """The trainable parameters at that width; draws nothing from the caller's generator."""
-    with torch.random.fork_rng(devices=[]):
-        flow = contender.make(features, width)
-    return sum(p.numel() for p in flow.parameters())
+    target = parameters(partial(CONTENDERS["i-resnet"].make, features), WIDTH)
+    make = partial(contender.make, features)
+    return make(fitting_width(make, target))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from iresnet_flows.errors import InverseNotConverged, UsageError
-from iresnet_flows.experiments.images.catalogue import classifier
 from iresnet_flows.experiments.images.classifiers import COEFFICIENTS
 from iresnet_flows.experiments.images.clocks import CHECKPOINT
 from iresnet_flows.experiments.images.data import load_images
@@ -30,7 +29,20 @@ from iresnet_flows.experiments.training import Budget, Diverged
 from iresnet_flows.lipschitz import LipschitzConvNet, convolution_norm_bound
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
 
-__all__ = ["EPOCHS", "Outcome", "Spec", "begin", "check_models", "perform", "perform_all"]
+__all__ = [
+    "EPOCHS",
+    "OUTCOME",
+    "Outcome",
+    "Spec",
+    "begin",
+    "check_models",
+    "in_parallel",
+    "perform",
+    "perform_all",
+    "suited",
+]
+
+Result = TypeVar("Result")
 
 EPOCHS = 200
 RESTORED = 100
@@ -135,8 +147,8 @@ def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None
         MissingExtra: A model needs a package that is not installed.
     """
     shapes = {each.name: each for each in data}
-    for model, name in dict.fromkeys((spec.run.model, spec.run.data) for spec in specs):
-        recipe = classifier(model, specs[0].run.scale)
+    for spec in {(spec.run.model, spec.run.data): spec for spec in specs}.values():
+        recipe, name = spec.run.recipe(), spec.run.data
         try:
             build(recipe, shapes[name], 0)
         except ValueError as error:
@@ -150,7 +162,18 @@ def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None
 
 
 def perform_all(specs: Sequence[Spec], jobs: int, console: Console) -> Iterator[Outcome]:
-    """Train and measure what is not done yet; the outcomes come in the order of the specs.
+    """Train and measure what is not done yet; the outcomes come in the order of the specs."""
+    return in_parallel(specs, jobs, console, "classifiers", perform)
+
+
+def in_parallel(
+    specs: Sequence[Spec],
+    jobs: int,
+    console: Console,
+    title: str,
+    perform: Callable[[Spec], Result],
+) -> Iterator[Result]:
+    """What is made of each, in the order of the specs.
 
     Runs share no state and have one thread each, so that equal time is equal work while there are
     no more jobs than cores. On a GPU there is one at a time.
@@ -163,7 +186,7 @@ def perform_all(specs: Sequence[Spec], jobs: int, console: Console) -> Iterator[
     )
     count = 1 if any(spec.device != "cpu" for spec in specs) else min(jobs, len(specs))
     with workers(count) as pool, Progress(*columns, console=console) as progress:
-        task = progress.add_task("classifiers", total=len(specs))
+        task = progress.add_task(title, total=len(specs))
         for outcome in pool.imap(perform, specs):
             progress.advance(task)
             yield outcome

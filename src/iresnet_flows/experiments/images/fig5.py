@@ -1,0 +1,101 @@
+"""Figure 5: samples of the i-ResNet density at several temperatures, beside real images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from torch import Tensor
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.figures import save
+from iresnet_flows.experiments.images.classification import begin, check_models, in_parallel
+from iresnet_flows.experiments.images.likelihoods import Outcome, data_of, perform, planned
+from iresnet_flows.experiments.images.runs import load_run
+from iresnet_flows.experiments.images.scores import draw, grid
+from iresnet_flows.experiments.images.studies import Settings
+from iresnet_flows.experiments.images.table4 import MODELS
+from iresnet_flows.experiments.storage import write_json
+from iresnet_flows.experiments.versions import versions
+
+__all__ = ["TEMPERATURES", "study"]
+
+TEMPERATURES = (0.7, 0.85, 1.0)
+COUNT = 36
+
+
+def study(settings: Settings) -> None:
+    """Draw images from densities, those of i-ResNet where no others are named.
+
+    Models that Table 4 has trained in the same folder, with the same scale and seed, are taken
+    as they are.
+
+    Raises:
+        DataError: The images are missing or cannot be used.
+        UsageError: A model is unknown, or a training failed.
+    """
+    models = check_models(settings.models or ("i-resnet",), MODELS)
+    seed = (settings.seeds or (0,))[0]
+    data = data_of(settings.scale, settings.data_dir)[-1]
+    specs = [planned(settings, data, model, seed) for model in models]
+    console = Console()
+    if missing := [spec for spec in specs if not spec.is_done()]:
+        begin(missing, [data], settings.resume)
+        list(in_parallel(missing, settings.jobs, console, "densities", perform))
+
+    panels = {"test images": data.test.pixels[:COUNT]}
+    found: list[dict[str, Any]] = []
+    for spec in specs:
+        outcome, recipe = perform(spec), spec.run.recipe()
+        if outcome.failure is not None:
+            raise UsageError(
+                f"{recipe.title}: {outcome.failure}: give another --seed or --minutes."
+            )
+        run, model = load_run(spec.folder)
+        for temperature in TEMPERATURES:
+            drawn = draw(run, model, COUNT, temperature, None, seed)
+            panels[f"{recipe.title}, temperature {temperature:g}"] = drawn
+        found.append(row(outcome, recipe.title, recipe.average))
+    save(settings.out / "fig5.png", picture(panels))
+    record = {
+        "command": settings.command,
+        "scale": settings.scale,
+        "versions": versions(("lightning", "numpy")),
+        "temperatures": TEMPERATURES,
+        "images": COUNT,
+        "rows": found,
+    }
+    write_json(settings.out / "fig5.json", record)
+    console.print(f"The figure is at {settings.out / 'fig5.png'}")
+
+
+def row(outcome: Outcome, title: str, average: float | None) -> dict[str, Any]:
+    """What the samples are of; the weights are their moving average with that decay, if any."""
+    return {
+        "data": outcome.data,
+        "model": outcome.model,
+        "title": title,
+        "seed": outcome.seed,
+        "bits": outcome.bits,
+        "bits_error": outcome.bits_error,
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "average": average,
+    }
+
+
+def picture(panels: dict[str, Tensor]) -> Figure:
+    """The panels in rows of four."""
+    rows = -(-len(panels) // 4)
+    columns = min(4, len(panels))
+    figure = Figure(figsize=(3 * columns, 3.2 * rows), layout="constrained", dpi=140)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (title, pixels) in zip(axes, panels.items(), strict=False):
+        axis.imshow(grid(pixels).movedim(0, -1).expand(-1, -1, 3).numpy())
+        axis.set_title(title, fontsize=9)
+    return figure

@@ -1,0 +1,117 @@
+"""Densities trained and measured alike: what Table 4 and Figure 5 share."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from iresnet_flows.errors import IntegrationFailed
+from iresnet_flows.experiments.images.classification import OUTCOME, Spec, suited
+from iresnet_flows.experiments.images.clocks import LOG
+from iresnet_flows.experiments.images.data import load_images
+from iresnet_flows.experiments.images.evaluation import bits_per_dim
+from iresnet_flows.experiments.images.sets import ImageSet
+from iresnet_flows.experiments.images.studies import Settings
+from iresnet_flows.experiments.images.training import Machine, epochs, train
+from iresnet_flows.experiments.storage import read_json, write_json
+from iresnet_flows.experiments.training import Budget, Diverged
+
+__all__ = ["MINUTES", "Outcome", "data_of", "perform", "planned"]
+
+DATA = {"quick": ("mnist",), "paper": ("mnist", "cifar10")}
+MINUTES = 4.25
+TESTED = {"quick": 1000, "paper": None}
+POINTS = 60
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    Arguments:
+        data: The name of the data.
+        model: The name of the density.
+        seed: That of the run.
+        train_images: How many it is trained on.
+        test_images: How many it is measured on.
+        failure: Why there is no result, or None.
+        bits: Bits for each dimension of the test images.
+        bits_error: Its standard error over them.
+        parameters: The trainable numbers.
+        steps: The steps of training.
+        seconds: Their time.
+        curve: Seconds and training bits/dim in the course of it, means of what was logged.
+    """
+
+    data: str
+    model: str
+    seed: int
+    train_images: int
+    test_images: int
+    failure: str | None = None
+    bits: float | None = None
+    bits_error: float | None = None
+    parameters: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    curve: list[list[float]] = field(default_factory=list)
+
+
+def data_of(scale: str, data_dir: Path | None) -> list[ImageSet]:
+    """The images of a scale.
+
+    Raises:
+        DataError: They are missing or cannot be used.
+    """
+    return [load_images(name, data_dir) for name in DATA[scale]]
+
+
+def planned(settings: Settings, data: ImageSet, model: str, seed: int) -> Spec:
+    """The training of a density, in ``runs/`` of the folder, which other studies find there."""
+    spec = Spec.of(settings, data, model, seed, MINUTES)
+    folder = spec.folder.with_name(f"density-{spec.folder.name}")
+    return replace(spec, run=replace(spec.run, kind="density"), folder=folder)
+
+
+def perform(spec: Spec) -> Outcome:
+    """Train and measure, or read what was."""
+    kept = spec.folder / OUTCOME
+    if spec.is_done():
+        return Outcome(**read_json(kept))
+    run = spec.run
+    data = load_images(run.data, spec.data_dir).all_for_training().subset(test=TESTED[run.scale])
+    recipe = suited(run.recipe(), data)
+    budget = epochs(run.epochs, recipe, data) if run.epochs else Budget(minutes=run.minutes)
+    outcome = Outcome(run.data, run.model, run.seed, len(data.train), len(data.test))
+    try:
+        trained = train(
+            *(recipe, run.task, data, spec.folder, budget, run.seed),
+            machine=Machine(spec.device),
+            resume=True,
+        )
+        bits, error = bits_per_dim(trained.model, data.test)
+    except (Diverged, IntegrationFailed) as failure:
+        outcome = replace(outcome, failure=str(failure))
+    else:
+        outcome = replace(
+            outcome,
+            bits=bits,
+            bits_error=error,
+            parameters=trained.parameters,
+            steps=trained.steps,
+            seconds=trained.seconds,
+            curve=course(spec.folder / LOG),
+        )
+    write_json(kept, asdict(outcome))
+    return Outcome(**read_json(kept))  # as it is read again
+
+
+def course(path: Path) -> list[list[float]]:
+    """Seconds and loss, means over parts of the log."""
+    with path.open(newline="") as file:
+        rows = [(float(row["seconds"]), float(row["loss"])) for row in csv.DictReader(file)]
+    size = -(-len(rows) // POINTS) or 1
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [[statistics.fmean(values) for values in zip(*part, strict=True)] for part in parts]

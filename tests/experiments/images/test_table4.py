@@ -1,0 +1,117 @@
+"""Table 4 and Figure 5, small, as a person types them."""
+
+import json
+import struct
+
+import pytest
+import torch
+
+pytest.importorskip("lightning")
+pytest.importorskip("nflows")
+pytest.importorskip("torchdiffeq")
+pytest.importorskip("typer")
+
+from commands import command
+from image_cases import DENSITY, images
+
+from iresnet_flows.experiments.images import fig5, likelihoods, table4
+from iresnet_flows.experiments.images.densities import DENSITIES
+from iresnet_flows.experiments.images.rivals import RIVALS
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Our density in small, and the work in this process."""
+
+    def in_turn(specs, jobs, console, title, perform):
+        return map(perform, specs)
+
+    for module in (table4, fig5):
+        monkeypatch.setattr(module, "in_parallel", in_turn)
+    monkeypatch.setitem(DENSITIES["quick"], "i-resnet", DENSITY)
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    for name, count in (("train", 60), ("t10k", 40)):
+        part = images(count, (1, 8, 8), seed=count)
+        for kind, array in (("images-idx3", part.pixels[:, 0]), ("labels-idx1", part.labels)):
+            header = struct.pack(f">4B{array.dim()}I", 0, 0, 8, array.dim(), *array.shape)
+            path = folder / f"{name}-{kind}-ubyte"
+            path.write_bytes(header + array.to(torch.uint8).numpy().tobytes())
+    return folder.parent
+
+
+@pytest.fixture
+def run(data, monkeypatch):
+    return lambda *arguments: perform(monkeypatch, data, *arguments)
+
+
+def perform(monkeypatch, data, what, models, *further):
+    out = data.parent / "out"
+    options = ("--minutes", "0.003", "--data-dir", str(data), "--out", str(out))
+    assert not command(monkeypatch, "reproduce", what, "--models", models, *options, *further)
+    return out
+
+
+def test_table4_compares_and_resumes_and_fig5_draws_from_it(run, monkeypatch):
+    names = ("i-resnet", *RIVALS["quick"])
+    out = run("table4", ",".join(names))
+    record = json.loads((out / "table4.json").read_text())
+    assert {row["model"] for row in record["rows"]} == set(names)
+    for row in record["rows"]:
+        assert row["bits"] is not None and row["image_error"] > 0, row
+        assert row["step_ms"] == pytest.approx(1000 * row["seconds"] / row["steps"])
+    text = (out / "table4.md").read_text()
+    assert "all 60 training images, the first 40 test images" in text
+    assert "| mnist | MADE |" in text and "2.04 (unverified)" in text
+    assert (out / "table4.png").stat().st_size > 10_000
+
+    def refuse(*_, **__):
+        raise AssertionError("trains again")
+
+    monkeypatch.setattr(likelihoods, "train", refuse)
+    run("table4", ",".join(names), "--resume")
+    again = json.loads((out / "table4.json").read_text())
+    assert again["rows"] == record["rows"]
+
+    run("fig5", "i-resnet")
+    figure = json.loads((out / "fig5.json").read_text())
+    assert figure["temperatures"] == [0.7, 0.85, 1.0]
+    assert figure["rows"][0]["bits"] == record["runs"][0]["bits"]
+    assert (out / "fig5.png").stat().st_size > 10_000
+
+
+def test_fig5_trains_what_is_missing(run):
+    out = run("fig5", "made")
+    assert json.loads((out / "fig5.json").read_text())["rows"][0]["steps"] > 0
+
+
+def test_training_that_fails_leaves_its_reason_in_the_table(run, monkeypatch):
+    def diverge(*_, **__):
+        raise likelihoods.Diverged("the loss became nan at step 3")
+
+    monkeypatch.setattr(likelihoods, "train", diverge)
+    out = run("table4", "nice")
+    assert "nice, mnist, seed 0: the loss became nan at step 3." in (out / "table4.md").read_text()
+
+
+def test_seeds_give_a_standard_error():
+    outcomes = [
+        likelihoods.Outcome("mnist", "made", s, 9, 9, None, b, 0.1, 5, 10, 2.0)
+        for s, b in enumerate((1.0, 2.0, 3.0))
+    ]
+    row = table4.summary(outcomes)
+    assert row["bits"] == 2.0
+    assert row["seed_error"] == pytest.approx(3**-0.5)
+    assert row["image_error"] == pytest.approx(0.1)
+    assert row["step_ms"] == pytest.approx(200.0)
+
+
+def test_unknown_model_is_refused_in_one_line(data, monkeypatch, capsys):
+    options = ("--data-dir", data, "--out", data.parent / "out")
+    assert command(monkeypatch, "reproduce", "table4", "--models", "glov", *options) == 2
+    said = capsys.readouterr().err
+    assert "unknown glov. Known: i-resnet, nice" in " ".join(said.split())
