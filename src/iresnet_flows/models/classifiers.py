@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from iresnet_flows.blocks import InvertibleResidualBlock
 from iresnet_flows.checks import check_features, check_widths
+from iresnet_flows.inverse import Anderson
 from iresnet_flows.layers import ActNorm, InjectivePadding, Layer, Squeeze, Stack
 from iresnet_flows.layers.contract import require_layer
 from iresnet_flows.lipschitz import Activation, LipschitzConvNet
@@ -26,6 +27,7 @@ __all__ = [
 
 CENTRE, SPREAD = 0.5, 0.25
 KERNELS = (3, 1, 3)
+SOLVER = Anderson(rtol=1e-10)  # each block's error is what the one before it begins with
 ImageShape = tuple[int, int, int]
 
 
@@ -216,7 +218,7 @@ def i_resnet_classifier(
     def block(channels: int, stage: int) -> Layer:
         widths = (hidden_channels[stage],) * 2
         branch = LipschitzConvNet(channels, widths, KERNELS, bound, activation=activation)
-        return Stack([ActNorm(channels), InvertibleResidualBlock(branch)])
+        return Stack([ActNorm(channels), InvertibleResidualBlock(branch, solver=SOLVER)])
 
     return layout.classifier(shape, classes, block)
 
