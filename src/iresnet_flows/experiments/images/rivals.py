@@ -49,7 +49,7 @@ QUICK = (
         "2 scales of 6 additive couplings of nflows with the masks of RealNVP, residual nets of 1 "
         f"block, then a scale for each latent{SIZE}",
         as_large_as_ours(nice),
-        partial(Adam, lr=5e-3),
+        partial(Adam, lr=3e-3),
         batch=32,
     ),
     Recipe(
@@ -58,7 +58,7 @@ QUICK = (
         "2 scales of 6 affine couplings of nflows with the masks of RealNVP, residual nets of 1 "
         f"block, ActNorm before each{SIZE}",
         as_large_as_ours(realnvp),
-        partial(Adam, lr=5e-3),
+        partial(Adam, lr=1e-2),
         batch=32,
     ),
     Recipe(
