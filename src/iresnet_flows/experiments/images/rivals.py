@@ -122,9 +122,8 @@ PAPER = (
         "glow",
         "Glow",
         "3 scales at most of 32 steps of ActNorm, 1x1 convolution and affine coupling of nflows, "
-        "residual nets of 1 block and 128 channels, twice as many after each squeeze: 512 in the "
-        "third scale, as the original has in all",
-        of_width(128, partial(glow, levels=3, depth=32)),
+        "residual nets of 1 block and 64 channels, twice as many after each squeeze",
+        of_width(64, partial(glow, levels=3, depth=32)),
         partial(Adamax, lr=1e-3),
         batch=64,
         clip=1.0,
