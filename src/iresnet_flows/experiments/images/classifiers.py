@@ -41,16 +41,16 @@ class Size:
         text: What they are.
         layout: The stages of i-ResNet and its twin, from the shape of an image.
         hidden_channels: Those of their blocks, for each stage.
-        revnet: The stages of i-RevNet.
-        glow: The stages of the classifiers in Glow's style, and the width of their nets.
+        revnet: The stages of i-RevNet, and how many times narrower its nets are.
+        glow: The stages of Glow, the width of its nets, and that of residual blocks in its place.
         resnet: The depth and the width of the ResNet.
     """
 
     text: str
     layout: Callable[[Shape], Layout]
     hidden_channels: tuple[int, ...]
-    revnet: Layout
-    glow: tuple[Layout, int]
+    revnet: tuple[Layout, int]
+    glow: tuple[Layout, int, int]
     resnet: tuple[int, int]
 
 
@@ -68,8 +68,8 @@ QUICK = Size(
     "squeezes to half and a quarter of the size, 1 and 3 blocks there of 16 hidden channels",
     quick_layout,
     (16, 16),
-    Layout((2, 4), (True, True), padding=1),
-    (Layout((2, 4), (True, True)), 32),
+    (Layout((2, 4), (True, True), padding=1), 1),
+    (Layout((2, 4), (True, True)), 32, 16),
     (11, 4),
 )
 PAPER = Size(
@@ -77,15 +77,15 @@ PAPER = Size(
     "hidden channels, squeezes between",
     paper_layout,
     (32, 64, 128),
-    Layout((18, 18, 18), (False, True, True), padding=13),
-    (Layout((16, 16, 16), (True, True, True)), 512),
+    (Layout((18, 18, 18), (False, True, True), padding=13), 4),
+    (Layout((16, 16, 16), (True, True, True)), 512, 512),
     (164, 16),
 )
 
 
 def makers(size: Size) -> Mapping[str, tuple[str, str, Make]]:
     """Title, text and maker of each name."""
-    stages, width = size.glow
+    stages, width, hidden = size.glow
     depth = size.resnet[0]
 
     def i_resnet(coefficient: float) -> Make:
@@ -100,15 +100,17 @@ def makers(size: Size) -> Mapping[str, tuple[str, str, Make]]:
         return PreActivationResNet(shape[0], classes, *size.resnet)
 
     def i_revnet(shape: Shape, classes: int) -> nn.Module:
-        return i_revnet_classifier(shape, classes, size.revnet)
+        return i_revnet_classifier(shape, classes, *size.revnet)
 
     def glow(shape: Shape, classes: int, affine: bool) -> nn.Module:
         return glow_classifier(shape, classes, stages, width, affine)
 
     def glow_style(shape: Shape, classes: int) -> nn.Module:
-        return i_resnet_classifier(shape, classes, stages, (width,) * len(stages.blocks))
+        return i_resnet_classifier(shape, classes, stages, (hidden,) * len(stages.blocks))
 
-    flows = f"{sum(stages.blocks)} steps in {len(stages.blocks)} stages, nets of {width} channels"
+    count, parts = sum(stages.blocks), len(stages.blocks)
+    flows = f"{count} steps in {parts} stages, nets of {width} channels"
+    styled = f"{count} residual blocks of {hidden} channels in the stages of Glow, c = 0.9"
     return {
         "resnet-164": (f"ResNet-{depth}", "pre-activation bottlenecks", resnet),
         "vanilla": ("Vanilla", f"the twin of i-ResNet without a bound: {size.text}", vanilla),
@@ -129,7 +131,7 @@ def makers(size: Size) -> Mapping[str, tuple[str, str, Make]]:
         ),
         "i-resnet-glow": (
             "i-ResNet, Glow-style",
-            f"{flows}: the stages of Glow, and residual blocks with c = 0.9 in them",
+            styled,
             glow_style,
         ),
     }
@@ -140,9 +142,13 @@ def steps(spent: float) -> float:
     return 0.2 ** sum(spent >= end for end in (0.3, 0.6, 0.8))
 
 
+RATES = {"glow-affine": 2e-3, "glow-additive": 2e-3, "resnet-164": 1e-2, "i-revnet": 1e-2}
+
+
 def quick(name: str, title: str, text: str, make: Make) -> Recipe:
-    optimiser = partial(AdamW, lr=2e-3 if name.startswith("glow") else 2e-2, weight_decay=1e-2)
-    return Recipe(name, title, text, make, optimiser, shift=2)
+    # The bounds of the kernels cost the same for any batch.
+    optimiser = partial(AdamW, lr=RATES.get(name, 4e-2), weight_decay=1e-2)
+    return Recipe(name, title, text, make, optimiser, batch=256, shift=2)
 
 
 def paper(name: str, title: str, text: str, make: Make) -> Recipe:
