@@ -34,7 +34,7 @@ HEADS = (
     *("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse"),
     *("pixel error of the inverse", "largest norm", "claim", "parameters", "steps", "s"),
 )
-SHOWN = ("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse", "largest norm")
+SHOWN = ("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse")
 NOTES = """\
 error: the share of all test images. ± seeds: standard error of the mean over the seeds; \
 ± images: that over the test images.
@@ -167,7 +167,7 @@ def summary(group: Sequence[Outcome]) -> dict[str, Any]:
     found = [o for o in group if o.failure is None]
     wrong = [o.wrong for o in found if o.wrong is not None]
     errors = [o.wrong_error for o in found if o.wrong_error is not None]
-    pixels = [o.pixel_error for o in found]
+    pixels = [o.pixel_error for o in found if o.pixel_error is not None]
     norms = [o.norm for o in found if o.norm is not None]
     return {
         "seeds": sorted(o.seed for o in found),
@@ -180,7 +180,7 @@ def summary(group: Sequence[Outcome]) -> dict[str, Any]:
         "image_error": statistics.fmean(errors) if errors else None,
         "guaranteed": any(o.guaranteed for o in found),
         "decodes": any(o.decodes for o in found),
-        "pixel_error": None if None in pixels else max(filter(None, pixels), default=None),
+        "pixel_error": max(pixels) if len(pixels) == len(found) > 0 else None,
         "norm": max(norms, default=None),
         "claim": next((o.claim for o in found), None),
         "parameters": max((o.parameters for o in found), default=None),
