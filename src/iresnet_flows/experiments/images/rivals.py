@@ -49,7 +49,7 @@ QUICK = (
         "2 scales of 6 additive couplings of nflows with the masks of RealNVP, residual nets of 1 "
         f"block, then a scale for each latent{SIZE}",
         as_large_as_ours(nice),
-        partial(Adam, lr=5e-3),
+        partial(Adam, lr=3e-3),
         batch=32,
     ),
     Recipe(
@@ -58,7 +58,7 @@ QUICK = (
         "2 scales of 6 affine couplings of nflows with the masks of RealNVP, residual nets of 1 "
         f"block, ActNorm before each{SIZE}",
         as_large_as_ours(realnvp),
-        partial(Adam, lr=5e-3),
+        partial(Adam, lr=1e-2),
         batch=32,
     ),
     Recipe(
@@ -122,9 +122,8 @@ PAPER = (
         "glow",
         "Glow",
         "3 scales at most of 32 steps of ActNorm, 1x1 convolution and affine coupling of nflows, "
-        "residual nets of 1 block and 128 channels, twice as many after each squeeze: 512 in the "
-        "third scale, as the original has in all",
-        of_width(128, partial(glow, levels=3, depth=32)),
+        "residual nets of 1 block and 64 channels, twice as many after each squeeze",
+        of_width(64, partial(glow, levels=3, depth=32)),
         partial(Adamax, lr=1e-3),
         batch=64,
         clip=1.0,
