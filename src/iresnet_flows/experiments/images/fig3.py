@@ -44,6 +44,7 @@ MINUTES = 8.0
 STEPS = (1, 2, 3, 5, 10, 20, 50, 100)
 ITERATED = 32
 SHOWN = 10
+RANGE = 1e-9, 1e2  # an iteration that diverges leaves it
 EXPLANATION = (
     "Errors of pixels in [0, 1] over the first {count} test images of {data}, float32; the "
     "picture shows the first {shown}, after {steps} iterations a block."
@@ -153,6 +154,7 @@ def picture(images: Tensor, found: Sequence[Restoration]) -> Figure:
     axis.set(
         xscale="log", yscale="log", xlabel="iterations a block", ylabel="error of pixels in [0, 1]"
     )
+    axis.set_ylim(*RANGE)
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -216,7 +218,10 @@ def sentences(found: Sequence[Restoration]) -> list[str]:
         elif outcome.guaranteed:
             said += "its certified inverse says that it missed its tolerance."
         else:
-            said += f"{STEPS[-1]} iterations err by up to {shown(each.largest[-1])} in a pixel."
+            said += (
+                f"after {STEPS[-1]} iterations the largest error of a pixel is "
+                f"{shown(each.largest[-1])}."
+            )
         lines.append(said)
     return lines
 
