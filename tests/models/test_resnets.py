@@ -52,6 +52,11 @@ def test_every_parameter_has_a_gradient():
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def test_first_convolution_may_take_every_other_pixel():
+    model = PreActivationResNet(1, 3, 11, width=2, stride=2)
+    assert model.blocks(model.stem(torch.rand(2, 1, 28, 28))).shape == (2, 32, 4, 4)
+
+
 @pytest.mark.parametrize("depth", [2, 10, 165])
 def test_depths_that_do_not_exist_are_refused(depth):
     with pytest.raises(ValueError, match=r"9 n \+ 2"):

@@ -24,6 +24,7 @@ class PreActivationResNet(nn.Module):
         classes: The number of classes.
         depth: The number of layers, 9 n + 2.
         width: The channels within the first bottlenecks.
+        stride: That of the first convolution.
 
     Shapes:
         x (B, channels, H, W) in [0, 1], logits (B, classes).
@@ -40,20 +41,23 @@ class PreActivationResNet(nn.Module):
         torch.Size([5, 10])
     """
 
-    def __init__(self, channels: int, classes: int, depth: int = 164, width: int = 16) -> None:
+    def __init__(
+        self, channels: int, classes: int, depth: int = 164, width: int = 16, stride: int = 1
+    ) -> None:
         super().__init__()
-        for name, value in (("channels", channels), ("classes", classes), ("width", width)):
+        sizes = {"channels": channels, "classes": classes, "width": width, "stride": stride}
+        for name, value in sizes.items():
             check_features(name, value)
         if depth < 11 or (depth - 2) % 9:
             raise ValueError(f"depth must be 9 n + 2 with n of at least 1, got {depth!r}.")
 
-        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.stem = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
         blocks: list[nn.Module] = []
         narrow = width
-        for stage, stride in enumerate(STRIDES):
+        for stage, step in enumerate(STRIDES):
             for index in range((depth - 2) // 9):
                 hidden = width * 2**stage
-                blocks.append(Bottleneck(narrow, hidden, 1 if index else stride))
+                blocks.append(Bottleneck(narrow, hidden, 1 if index else step))
                 narrow = EXPANSION * hidden
         self.blocks = nn.Sequential(*blocks)
         self.head = pooled_head(narrow, classes)

@@ -43,7 +43,7 @@ class Size:
         hidden_channels: Those of their blocks, for each stage.
         revnet: The stages of i-RevNet, and how many times narrower its nets are.
         glow: The stages of Glow, the width of its nets, and that of residual blocks in its place.
-        resnet: The depth and the width of the ResNet.
+        resnet: The depth and the width of the ResNet, and the stride of its first convolution.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Size:
     hidden_channels: tuple[int, ...]
     revnet: tuple[Layout, int]
     glow: tuple[Layout, int, int]
-    resnet: tuple[int, int]
+    resnet: tuple[int, int, int]
 
 
 def quick_layout(_: Shape) -> Layout:
@@ -70,7 +70,7 @@ QUICK = Size(
     (16, 16),
     (Layout((2, 4), (True, True), padding=1), 1),
     (Layout((2, 4), (True, True)), 32, 16),
-    (11, 4),
+    (11, 12, 2),
 )
 PAPER = Size(
     "16 channels, then 3 stages of 7 blocks (grey images) or 18 (others), of 32, 64 and 128 "
@@ -79,7 +79,7 @@ PAPER = Size(
     (32, 64, 128),
     (Layout((18, 18, 18), (False, True, True), padding=13), 4),
     (Layout((16, 16, 16), (True, True, True)), 512, 512),
-    (164, 16),
+    (164, 16, 1),
 )
 
 
@@ -111,8 +111,9 @@ def makers(size: Size) -> Mapping[str, tuple[str, str, Make]]:
     count, parts = sum(stages.blocks), len(stages.blocks)
     flows = f"{count} steps in {parts} stages, nets of {width} channels"
     styled = f"{count} residual blocks of {hidden} channels in the stages of Glow, c = 0.9"
+    bottlenecks = f"pre-activation bottlenecks, {size.resnet[1]} channels in the first"
     return {
-        "resnet-164": (f"ResNet-{depth}", "pre-activation bottlenecks", resnet),
+        "resnet-164": (f"ResNet-{depth}", bottlenecks, resnet),
         "vanilla": ("Vanilla", f"the twin of i-ResNet without a bound: {size.text}", vanilla),
         **{
             name: (f"i-ResNet, c = {c}", f"{size.text}, norms of at most {c}", i_resnet(c))
@@ -142,7 +143,7 @@ def steps(spent: float) -> float:
     return 0.2 ** sum(spent >= end for end in (0.3, 0.6, 0.8))
 
 
-RATES = {"glow-affine": 2e-3, "glow-additive": 2e-3, "resnet-164": 1e-2, "i-revnet": 1e-2}
+RATES = {"glow-affine": 1e-2, "glow-additive": 1e-2, "resnet-164": 1e-2, "i-revnet": 1e-2}
 
 
 def quick(name: str, title: str, text: str, make: Make) -> Recipe:
