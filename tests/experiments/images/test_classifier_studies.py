@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from iresnet_flows.experiments.figures import save
 from iresnet_flows.experiments.images import classification, classifier_tables
-from iresnet_flows.experiments.images.classification import Outcome, suited
+from iresnet_flows.experiments.images.classification import Outcome
 from iresnet_flows.experiments.images.classifier_tables import summary, verdict
 from iresnet_flows.experiments.images.classifiers import CLASSIFIERS, PAPER, steps
 from iresnet_flows.experiments.images.fig3 import Restoration, iterated, picture, sentences
 from iresnet_flows.experiments.images.sets import split
+from iresnet_flows.experiments.images.specs import suited
 from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.images.table2 import TABLE2
 from iresnet_flows.models import Layout, i_resnet_classifier, vanilla_classifier

@@ -17,17 +17,10 @@ from iresnet_flows.blocks import InvertibleResidualBlock
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.figures import COLOURS, MARKERS, save
 from iresnet_flows.experiments.images.catalogue import classifier
-from iresnet_flows.experiments.images.classification import (
-    RESTORED,
-    Outcome,
-    Spec,
-    begin,
-    check_models,
-    perform,
-    perform_all,
-)
+from iresnet_flows.experiments.images.classification import RESTORED, Outcome, perform, perform_all
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
+from iresnet_flows.experiments.images.specs import Spec, begin, check_models
 from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.images.tasks import scaled
 from iresnet_flows.experiments.markdown import markdown_table

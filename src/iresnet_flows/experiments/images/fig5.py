@@ -11,10 +11,10 @@ from torch import Tensor
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.figures import save
-from iresnet_flows.experiments.images.classification import begin, check_models, in_parallel
 from iresnet_flows.experiments.images.likelihoods import Outcome, data_of, perform, planned
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.scores import draw, grid
+from iresnet_flows.experiments.images.specs import begin, check_models, in_parallel
 from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.images.table4 import MODELS
 from iresnet_flows.experiments.storage import write_json

@@ -16,13 +16,6 @@ from rich.table import Table
 
 from iresnet_flows.experiments.figures import COLOURS, save
 from iresnet_flows.experiments.images.catalogue import density
-from iresnet_flows.experiments.images.classification import (
-    EPOCHS,
-    Spec,
-    begin,
-    check_models,
-    in_parallel,
-)
 from iresnet_flows.experiments.images.likelihoods import (
     MINUTES,
     Outcome,
@@ -30,6 +23,7 @@ from iresnet_flows.experiments.images.likelihoods import (
     perform,
     planned,
 )
+from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, check_models, in_parallel
 from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text

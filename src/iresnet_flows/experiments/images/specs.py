@@ -1,0 +1,142 @@
+"""Trainings that a study plans: each with a folder of its own, any number of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.images.clocks import CHECKPOINT
+from iresnet_flows.experiments.images.recipes import Recipe
+from iresnet_flows.experiments.images.runs import SETTINGS, Run
+from iresnet_flows.experiments.images.sets import ImageSet
+from iresnet_flows.experiments.images.studies import Settings
+from iresnet_flows.experiments.images.training import WEIGHTS, build
+from iresnet_flows.experiments.machines import workers
+from iresnet_flows.experiments.storage import claim_folder
+
+__all__ = ["EPOCHS", "OUTCOME", "Spec", "begin", "check_models", "in_parallel", "suited"]
+
+Result = TypeVar("Result")
+
+EPOCHS = 200
+OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A model to be trained; it can be sent to another process.
+
+    Arguments:
+        run: What it is made of.
+        data_dir: As in `load_images`.
+        folder: Of this run alone.
+        device: What it is trained on.
+    """
+
+    run: Run
+    data_dir: Path | None
+    folder: Path
+    device: str
+
+    @classmethod
+    def of(cls, settings: Settings, data: ImageSet, model: str, seed: int, minutes: float) -> Spec:
+        """A training of a study, in ``runs/`` of its folder, which other studies find there.
+
+        Arguments:
+            settings: Those of the study.
+            data: What it is trained on, a built-in set.
+            model: The name of the classifier, or density.
+            seed: Its seed.
+            minutes: The time of each at the scale ``quick``, where the settings tell none.
+        """
+        full = settings.scale == "paper" and settings.minutes is None
+        run = Run(
+            "classifier",
+            model,
+            settings.scale,
+            data.shape,
+            data.classes,
+            data.name,
+            seed=seed,
+            epochs=EPOCHS if full else None,
+            minutes=None if full else settings.minutes or minutes,
+        )
+        gpu = settings.scale == "paper" and torch.cuda.is_available()
+        folder = settings.out / "runs" / f"{settings.scale}-{data.name}-{model}-seed{seed}"
+        return cls(run, settings.data_dir, folder, "gpu" if gpu else "cpu")
+
+    def is_done(self) -> bool:
+        """Whether it is trained and measured."""
+        return (self.folder / OUTCOME).is_file()
+
+
+def check_models(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """The models that a study is asked for, or all of it.
+
+    Raises:
+        UsageError: It has none of that name.
+    """
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise UsageError(f"--models: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
+    return tuple(dict.fromkeys(names or known))
+
+
+def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None:
+    """Clear the folders of the runs, or see that they are of the same runs.
+
+    Raises:
+        UsageError: There is another run to resume, or a model refuses the images.
+        MissingExtra: A model needs a package that is not installed.
+    """
+    shapes = {each.name: each for each in data}
+    for spec in {(spec.run.model, spec.run.data): spec for spec in specs}.values():
+        recipe, name = spec.run.recipe(), spec.run.data
+        try:
+            build(recipe, shapes[name], 0)
+        except ValueError as error:
+            raise UsageError(f"{recipe.title} on {name}: {error}") from error
+    for spec in specs:
+        going_on = resume and (spec.folder / SETTINGS).is_file()
+        claim_folder(spec.folder, spec.run.record(), going_on, ["tensorboard"])
+        if not going_on:
+            for kept in (OUTCOME, CHECKPOINT, WEIGHTS):
+                (spec.folder / kept).unlink(missing_ok=True)
+
+
+def in_parallel(
+    specs: Sequence[Spec],
+    jobs: int,
+    console: Console,
+    title: str,
+    perform: Callable[[Spec], Result],
+) -> Iterator[Result]:
+    """What is made of each, in the order of the specs.
+
+    Runs share no state and have one thread each, so that equal time is equal work while there are
+    no more jobs than cores. On a GPU there is one at a time.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    count = 1 if any(spec.device != "cpu" for spec in specs) else min(jobs, len(specs))
+    with workers(count) as pool, Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(specs))
+        for outcome in pool.imap(perform, specs):
+            progress.advance(task)
+            yield outcome
+
+
+def suited(recipe: Recipe, data: ImageSet) -> Recipe:
+    """The recipe with the augmentation of colour photographs, where the data are such."""
+    return replace(recipe, shift=4, flip=True) if data.shape[0] == 3 else recipe
