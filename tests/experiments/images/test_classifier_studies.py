@@ -16,7 +16,7 @@ from image_cases import images
 from torch.nn import functional as F
 
 from iresnet_flows.experiments.figures import save
-from iresnet_flows.experiments.images import classification, classifier_tables
+from iresnet_flows.experiments.images import classifier_tables, specs
 from iresnet_flows.experiments.images.classification import Outcome
 from iresnet_flows.experiments.images.classifier_tables import summary, verdict
 from iresnet_flows.experiments.images.classifiers import CLASSIFIERS, PAPER, steps
@@ -66,7 +66,7 @@ class Here:
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(classification, "workers", lambda count: Here())
+    monkeypatch.setattr(specs, "workers", lambda count: Here())
 
 
 def test_table_2_is_trained_measured_and_resumed(data, tmp_path, monkeypatch, capsys):

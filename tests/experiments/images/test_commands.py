@@ -10,10 +10,10 @@ import struct
 import sys
 import types
 
-import numpy as np
 import pytest
 import torch
 
+np = pytest.importorskip("numpy")
 pytest.importorskip("lightning")
 pytest.importorskip("nflows")
 pytest.importorskip("typer")
