@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images.recipes import Recipe
@@ -46,9 +45,8 @@ def recipes(kind: str, scale: str) -> Mapping[str, Recipe]:
     check_scale(scale)
     found: dict[str, Recipe] = {}
     for module, table in SOURCES[kind]:
-        name = f"iresnet_flows.experiments.images.{module}"
-        if find_spec(name) is not None:
-            found.update(getattr(import_module(name), table)[scale])
+        source = import_module(f"iresnet_flows.experiments.images.{module}")
+        found.update(getattr(source, table)[scale])
     return found
 
 

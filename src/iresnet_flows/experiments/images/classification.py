@@ -14,11 +14,10 @@ from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.experiments.images.classifiers import COEFFICIENTS
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import mean_and_error, mistakes
-from iresnet_flows.experiments.images.specs import OUTCOME, Spec, in_parallel, suited
+from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out, in_parallel
 from iresnet_flows.experiments.images.tasks import scaled
-from iresnet_flows.experiments.images.training import Machine, epochs, train
 from iresnet_flows.experiments.storage import read_json, write_json
-from iresnet_flows.experiments.training import Budget, Diverged
+from iresnet_flows.experiments.training import Diverged
 from iresnet_flows.lipschitz import LipschitzConvNet, convolution_norm_bound
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
 
@@ -81,15 +80,9 @@ def perform(spec: Spec) -> Outcome:
         return Outcome(**read_json(kept))
     run = spec.run
     data = load_images(run.data, spec.data_dir).all_for_training()
-    recipe = suited(run.recipe(), data)
-    budget = epochs(run.epochs, recipe, data) if run.epochs else Budget(minutes=run.minutes)
     counts = len(data.train), len(data.test)
     try:
-        trained = train(
-            *(recipe, run.task, data, spec.folder, budget, run.seed),
-            machine=Machine(spec.device),
-            resume=True,
-        )
+        trained = carry_out(spec, data)
     except Diverged as diverged:
         outcome = Outcome(run.data, run.model, run.seed, *counts, failure=str(diverged))
     else:

@@ -12,11 +12,10 @@ from iresnet_flows.experiments.images.clocks import LOG
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import bits_per_dim
 from iresnet_flows.experiments.images.sets import ImageSet
-from iresnet_flows.experiments.images.specs import OUTCOME, Spec, suited
+from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out
 from iresnet_flows.experiments.images.studies import Settings
-from iresnet_flows.experiments.images.training import Machine, epochs, train
 from iresnet_flows.experiments.storage import read_json, write_json
-from iresnet_flows.experiments.training import Budget, Diverged
+from iresnet_flows.experiments.training import Diverged
 
 __all__ = ["MINUTES", "Outcome", "data_of", "perform", "planned"]
 
@@ -82,15 +81,9 @@ def perform(spec: Spec) -> Outcome:
         return Outcome(**read_json(kept))
     run = spec.run
     data = load_images(run.data, spec.data_dir).all_for_training().subset(test=TESTED[run.scale])
-    recipe = suited(run.recipe(), data)
-    budget = epochs(run.epochs, recipe, data) if run.epochs else Budget(minutes=run.minutes)
     outcome = Outcome(run.data, run.model, run.seed, len(data.train), len(data.test))
     try:
-        trained = train(
-            *(recipe, run.task, data, spec.folder, budget, run.seed),
-            machine=Machine(spec.device),
-            resume=True,
-        )
+        trained = carry_out(spec, data)
         bits, error = bits_per_dim(trained.model, data.test)
     except (Diverged, IntegrationFailed) as failure:
         outcome = replace(outcome, failure=str(failure))

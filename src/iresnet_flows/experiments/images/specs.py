@@ -17,11 +17,28 @@ from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.runs import SETTINGS, Run
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.studies import Settings
-from iresnet_flows.experiments.images.training import WEIGHTS, build
+from iresnet_flows.experiments.images.training import (
+    WEIGHTS,
+    Machine,
+    Trained,
+    build,
+    epochs,
+    train,
+)
 from iresnet_flows.experiments.machines import workers
 from iresnet_flows.experiments.storage import claim_folder
+from iresnet_flows.experiments.training import Budget
 
-__all__ = ["EPOCHS", "OUTCOME", "Spec", "begin", "check_models", "in_parallel", "suited"]
+__all__ = [
+    "EPOCHS",
+    "OUTCOME",
+    "Spec",
+    "begin",
+    "carry_out",
+    "check_models",
+    "in_parallel",
+    "suited",
+]
 
 Result = TypeVar("Result")
 
@@ -135,6 +152,22 @@ def in_parallel(
         for outcome in pool.imap(perform, specs):
             progress.advance(task)
             yield outcome
+
+
+def carry_out(spec: Spec, data: ImageSet) -> Trained:
+    """Train the model, or go on with what is in its folder.
+
+    Raises:
+        Diverged: The loss is no longer a number.
+    """
+    run = spec.run
+    recipe = suited(run.recipe(), data)
+    budget = epochs(run.epochs, recipe, data) if run.epochs else Budget(minutes=run.minutes)
+    return train(
+        *(recipe, run.task, data, spec.folder, budget, run.seed),
+        machine=Machine(spec.device),
+        resume=True,
+    )
 
 
 def suited(recipe: Recipe, data: ImageSet) -> Recipe:
