@@ -38,10 +38,16 @@ def sample(
         raise UsageError(f"--temperature must be a number from 0 on, got {temperature:g}.")
     check_device(device)
     from iresnet_flows.experiments.images.runs import load_run
-    from iresnet_flows.experiments.images.scores import draw, keep_pictures
+    from iresnet_flows.experiments.images.scores import (
+        PICTURES,
+        draw,
+        keep_pictures,
+        require_suffix,
+    )
 
-    made, model = load_run(run, device)
     path = out or run / "samples.png"
+    require_suffix(path, PICTURES)
+    made, model = load_run(run, device)
     keep_pictures(path, draw(made, model, count, temperature, label, seed))
     Console().print(f"The samples are in {path}")
 
@@ -65,6 +71,8 @@ def score(
     from iresnet_flows.experiments.images.data import load_images
     from iresnet_flows.experiments.images.runs import load_run
 
+    if out is not None:
+        scores.require_suffix(out, scores.SCORES)
     made, model = load_run(run, device)
     images = getattr(load_images(data, data_dir), part)
     if not len(images):

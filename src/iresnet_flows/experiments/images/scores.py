@@ -26,9 +26,20 @@ from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import bits
 from iresnet_flows.experiments.storage import write, write_text
 
-__all__ = ["Score", "draw", "keep_pictures", "keep_scores", "score"]
+__all__ = [
+    "PICTURES",
+    "SCORES",
+    "Score",
+    "draw",
+    "keep_pictures",
+    "keep_scores",
+    "require_suffix",
+    "score",
+]
 
 MARGIN = 1
+SCORES = (".csv", ".npy")
+PICTURES = (".png", ".npy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,17 +84,26 @@ def score(run: Run, model: nn.Module, images: Images) -> list[Score]:
     return found
 
 
+def require_suffix(path: Path, suffixes: tuple[str, str]) -> None:
+    """Refuse a file of another kind, before the work that it is for.
+
+    Raises:
+        UsageError: The name ends otherwise.
+    """
+    if path.suffix not in suffixes:
+        raise UsageError(f"--out must end in {' or '.join(suffixes)}, got {str(path)!r}.")
+
+
 def keep_scores(path: Path, scores: list[Score]) -> None:
     """The scores of each image as `.csv`, or the first of them as `.npy`, (N,) float64.
 
     Raises:
         UsageError: The name ends otherwise.
     """
+    require_suffix(path, SCORES)
     if path.suffix == ".npy":
         save_array(path, scores[0].values.numpy())
         return
-    if path.suffix != ".csv":
-        raise UsageError(f"--out must end in .csv or .npy, got {str(path)!r}.")
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", *(kind.name for kind in scores)])
@@ -132,11 +152,10 @@ def keep_pictures(path: Path, pixels: Tensor) -> None:
     Raises:
         UsageError: The name ends otherwise, or a picture has neither one channel nor three.
     """
+    require_suffix(path, PICTURES)
     if path.suffix == ".npy":
         save_array(path, pixels.numpy())
         return
-    if path.suffix != ".png":
-        raise UsageError(f"--out must end in .png or .npy, got {str(path)!r}.")
     if pixels.shape[1] not in (1, 3):
         raise UsageError(
             f"a picture has one channel or three, and the images have {pixels.shape[1]}: "
