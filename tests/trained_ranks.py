@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from iresnet_flows import Exact, PowerSeries, RussianRoulette
+from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid
 from iresnet_flows.experiments.images.training import Machine, train
-from iresnet_flows.experiments.training import Budget
 from iresnet_flows.logdet.roulette import Tail
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -28,13 +28,14 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from iresnet_flows import CayleyBlock, LipschitzMLP
 from iresnet_flows.errors import DataError, InverseNotConverged, MissingExtra, UsageError
-from iresnet_flows.experiments.contenders import CONTENDERS
+from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS
+from iresnet_flows.experiments.comparison.runs import Run, standard_error, test
+from iresnet_flows.experiments.comparison.training import Training, fit
 from iresnet_flows.experiments.data import load
-from iresnet_flows.experiments.datasets import Dataset
+from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.markdown import markdown_table
-from iresnet_flows.experiments.runs import Run, standard_error, test
 from iresnet_flows.experiments.storage import output_folder, read_json, write_json, write_text
-from iresnet_flows.experiments.training import Budget, Diverged, Training, fit
 from iresnet_flows.layers import Inverted
 from iresnet_flows.nflows import InvertibleResidualFlow
 

@@ -27,7 +27,7 @@ from iresnet_flows.experiments.images.catalogue import classifier, density
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.scores import grid
-from iresnet_flows.experiments.images.studies import Settings
+from iresnet_flows.experiments.studies import Settings
 
 RECIPES = {"density": {"i-resnet": DENSITY}, "classifier": {"i-resnet": CLASSIFIER}}
 
@@ -283,7 +283,7 @@ def studied(monkeypatch):
     asked = []
     module = types.ModuleType("table2")
     module.study = asked.append
-    monkeypatch.setitem(sys.modules, "iresnet_flows.experiments.images.table2", module)
+    monkeypatch.setitem(sys.modules, "iresnet_flows.experiments.paper.table2", module)
     return asked
 
 

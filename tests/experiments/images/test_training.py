@@ -20,11 +20,11 @@ pytest.importorskip("nflows")
 from image_cases import CLASSIFIER, DENSITY, TinyDensity, image_set, sgd
 
 from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.images import evaluation
 from iresnet_flows.experiments.images.steps import Training
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood
 from iresnet_flows.experiments.images.training import Machine, epochs, train
-from iresnet_flows.experiments.training import Budget, Diverged
 
 TASKS = {
     "density": (DENSITY, Likelihood()),
@@ -119,7 +119,7 @@ sys.path.insert(0, {tests!r})
 from image_cases import DENSITY, image_set
 from iresnet_flows.experiments.images.tasks import Likelihood
 from iresnet_flows.experiments.images.training import train
-from iresnet_flows.experiments.training import Budget
+from iresnet_flows.experiments.budgets import Budget
 folder, budget = Path({folder!r}), Budget(steps=10**6)
 train(DENSITY, Likelihood(), image_set(), folder, budget, checkpoint_steps=1)
 """

@@ -43,11 +43,11 @@ def compare(
 ) -> None:
     """Train flows alike on the same data; measure and report them side by side."""
     # Lightning takes seconds to import, which --help need not.
-    from iresnet_flows.experiments.compare import Settings
-    from iresnet_flows.experiments.compare import compare as run
-    from iresnet_flows.experiments.contenders import chosen
+    from iresnet_flows.experiments.comparison.compare import Settings
+    from iresnet_flows.experiments.comparison.compare import compare as run
+    from iresnet_flows.experiments.comparison.contenders import chosen
+    from iresnet_flows.experiments.comparison.report import terminal_tables
     from iresnet_flows.experiments.data import load
-    from iresnet_flows.experiments.report import terminal_tables
     from iresnet_flows.experiments.storage import output_folder
 
     names = list(dict.fromkeys(data or ["digits"]))

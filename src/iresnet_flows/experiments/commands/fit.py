@@ -171,7 +171,7 @@ def train_run(
 def refuse_vectors(data: str) -> None:
     """Say what to do with data that are no images."""
     from iresnet_flows.experiments.data import names
-    from iresnet_flows.experiments.files import SUFFIXES
+    from iresnet_flows.experiments.data.files import SUFFIXES
 
     if data in names() or Path(data).suffix in SUFFIXES:
         raise UsageError(

@@ -15,9 +15,9 @@ from iresnet_flows.experiments.commands.app import (
     command_line,
     interruptible,
 )
-from iresnet_flows.experiments.images.studies import Settings, study
 from iresnet_flows.experiments.machines import cores
 from iresnet_flows.experiments.storage import output_folder
+from iresnet_flows.experiments.studies import Settings, study
 
 __all__ = ["reproduce"]
 

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images.recipes import Recipe
-from iresnet_flows.experiments.images.studies import check_scale
+from iresnet_flows.experiments.studies import check_scale
 
 __all__ = ["classifier", "density", "recipes"]
 

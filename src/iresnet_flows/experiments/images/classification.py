@@ -11,13 +11,13 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from iresnet_flows.errors import InverseNotConverged
+from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.images.classifiers import COEFFICIENTS
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import mean_and_error, mistakes
 from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out, in_parallel
 from iresnet_flows.experiments.images.tasks import scaled
 from iresnet_flows.experiments.storage import read_json, write_json
-from iresnet_flows.experiments.training import Diverged
 from iresnet_flows.lipschitz import LipschitzConvNet, convolution_norm_bound
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iresnet_flows.errors import DataError
-from iresnet_flows.experiments.bundled import data_folder
+from iresnet_flows.experiments.data.bundled import data_folder
 from iresnet_flows.experiments.images.cifar import CIFAR10, CIFAR100, Format, format_of, read_cifar
 from iresnet_flows.experiments.images.downloads import download
 from iresnet_flows.experiments.images.idx import read_idx_images, read_idx_labels

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from iresnet_flows.errors import IntegrationFailed
+from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.images.clocks import LOG
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import bits_per_dim
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out
-from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.storage import read_json, write_json
-from iresnet_flows.experiments.training import Diverged
+from iresnet_flows.experiments.studies import Settings
 
 __all__ = ["MINUTES", "Outcome", "data_of", "perform", "planned"]
 

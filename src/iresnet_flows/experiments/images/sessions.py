@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.images.evaluation import bits_per_dim, mean_and_error, mistakes
 from iresnet_flows.experiments.images.runs import Run
 from iresnet_flows.experiments.images.sets import ImageSet
@@ -19,7 +20,6 @@ from iresnet_flows.experiments.images.training import (
     train,
 )
 from iresnet_flows.experiments.storage import claim_folder, output_folder
-from iresnet_flows.experiments.training import Budget, Diverged
 
 __all__ = ["begin", "perform", "verdict"]
 

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.images.clocks import CHECKPOINT
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.runs import SETTINGS, Run
 from iresnet_flows.experiments.images.sets import ImageSet
-from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.images.training import (
     WEIGHTS,
     Machine,
@@ -27,7 +27,7 @@ from iresnet_flows.experiments.images.training import (
 )
 from iresnet_flows.experiments.machines import workers
 from iresnet_flows.experiments.storage import claim_folder
-from iresnet_flows.experiments.training import Budget
+from iresnet_flows.experiments.studies import Settings
 
 __all__ = [
     "EPOCHS",

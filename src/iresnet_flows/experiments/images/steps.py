@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim.swa_utils import AveragedModel
 
+from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
 from iresnet_flows.experiments.images.evaluation import seeded
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import Task
-from iresnet_flows.experiments.training import Budget, Diverged
 from iresnet_flows.ranks import one_batch
 
 __all__ = ["Endless", "Training"]

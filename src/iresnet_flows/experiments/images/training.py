@@ -3,7 +3,7 @@ r"""Training of any `Recipe` on images, by Lightning, on one device or many.
     from iresnet_flows.experiments.images.evaluation import bits_per_dim, test_error
     from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood
     from iresnet_flows.experiments.images.training import Machine, epochs, train
-    from iresnet_flows.experiments.training import Budget
+    from iresnet_flows.experiments.budgets import Budget
 
     trained = train(recipe, Likelihood(), data, folder, Budget(minutes=2), seed=0)
     mean, standard_error = bits_per_dim(trained.model, data.test)
@@ -39,6 +39,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
 from iresnet_flows.experiments.images.clocks import CHECKPOINT, Clock, Progress, ignore
 from iresnet_flows.experiments.images.evaluation import seeded
@@ -46,8 +47,8 @@ from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
+from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
-from iresnet_flows.experiments.training import Budget, quiet
 
 __all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
 

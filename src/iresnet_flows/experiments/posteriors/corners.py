@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from iresnet_flows.experiments.data.tables import Array
 from iresnet_flows.experiments.storage import write
-from iresnet_flows.experiments.tables import Array
 
 __all__ = ["corner"]
 

@@ -21,8 +21,8 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
 from iresnet_flows.errors import DataError
-from iresnet_flows.experiments.bundled import data_folder
-from iresnet_flows.experiments.files import read_npy
+from iresnet_flows.experiments.data.bundled import data_folder
+from iresnet_flows.experiments.data.files import read_npy
 from iresnet_flows.experiments.posteriors.tasks import TASKS, Task
 from iresnet_flows.experiments.storage import write
 

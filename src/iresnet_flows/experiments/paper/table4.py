@@ -14,7 +14,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from iresnet_flows.experiments.figures import COLOURS, save
+from iresnet_flows.experiments.drawing import COLOURS, save
 from iresnet_flows.experiments.images.catalogue import density
 from iresnet_flows.experiments.images.likelihoods import (
     MINUTES,
@@ -24,9 +24,9 @@ from iresnet_flows.experiments.images.likelihoods import (
     planned,
 )
 from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, check_models, in_parallel
-from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
+from iresnet_flows.experiments.studies import Settings
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["MODELS", "study"]

@@ -14,14 +14,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from iresnet_flows.experiments import costs, figures
-from iresnet_flows.experiments.contenders import Contender, build
-from iresnet_flows.experiments.datasets import Dataset
-from iresnet_flows.experiments.properties import Properties, measure
-from iresnet_flows.experiments.report import write_page, write_table
-from iresnet_flows.experiments.runs import Run, standard_error, train
+from iresnet_flows.experiments.budgets import Budget
+from iresnet_flows.experiments.comparison import costs, figures
+from iresnet_flows.experiments.comparison.contenders import Contender, build
+from iresnet_flows.experiments.comparison.properties import Properties, measure
+from iresnet_flows.experiments.comparison.report import write_page, write_table
+from iresnet_flows.experiments.comparison.runs import Run, standard_error, train
+from iresnet_flows.experiments.comparison.training import prepared
+from iresnet_flows.experiments.data.datasets import Dataset
+from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import claim_folder, write_json
-from iresnet_flows.experiments.training import Budget, prepared, quiet
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["Settings", "compare"]

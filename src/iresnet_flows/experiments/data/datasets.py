@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.errors import DataError
-from iresnet_flows.experiments.tables import Array, Table
+from iresnet_flows.experiments.data.tables import Array, Table
 
 __all__ = ["Dataset", "joined", "require_variation", "split"]
 

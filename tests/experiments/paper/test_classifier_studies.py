@@ -15,16 +15,17 @@ from commands import command
 from image_cases import images
 from torch.nn import functional as F
 
-from iresnet_flows.experiments.figures import save
-from iresnet_flows.experiments.images import classifier_tables, specs
+from iresnet_flows.experiments.drawing import save
+from iresnet_flows.experiments.images import specs
 from iresnet_flows.experiments.images.classification import Outcome
-from iresnet_flows.experiments.images.classifier_tables import summary, verdict
 from iresnet_flows.experiments.images.classifiers import CLASSIFIERS, PAPER, steps
-from iresnet_flows.experiments.images.fig3 import Restoration, iterated, picture, sentences
 from iresnet_flows.experiments.images.sets import split
 from iresnet_flows.experiments.images.specs import suited
-from iresnet_flows.experiments.images.studies import Settings
-from iresnet_flows.experiments.images.table2 import TABLE2
+from iresnet_flows.experiments.paper import classifier_tables
+from iresnet_flows.experiments.paper.classifier_tables import summary, verdict
+from iresnet_flows.experiments.paper.fig3 import Restoration, iterated, picture, sentences
+from iresnet_flows.experiments.paper.table2 import TABLE2
+from iresnet_flows.experiments.studies import Settings
 from iresnet_flows.models import Layout, i_resnet_classifier, vanilla_classifier
 
 QUICK = ("--minutes", 0.001, "--jobs", 1)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from iresnet_flows.errors import DataError
-from iresnet_flows.experiments.bundled import breast_cancer, digits, read_parts
-from iresnet_flows.experiments.datasets import Dataset, joined, require_variation, split
-from iresnet_flows.experiments.files import SUFFIXES, read
-from iresnet_flows.experiments.tables import Array, Table
-from iresnet_flows.experiments.toys import TOYS, toy
+from iresnet_flows.experiments.data.bundled import breast_cancer, digits, read_parts
+from iresnet_flows.experiments.data.datasets import Dataset, joined, require_variation, split
+from iresnet_flows.experiments.data.files import SUFFIXES, read
+from iresnet_flows.experiments.data.tables import Array, Table
+from iresnet_flows.experiments.data.toys import TOYS, toy
 
 __all__ = ["Dataset", "load", "names"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from iresnet_flows.errors import DataError, MissingExtra
-from iresnet_flows.experiments.csv_files import read_csv
-from iresnet_flows.experiments.tables import Array, Columns, Table
+from iresnet_flows.experiments.data.csv_files import read_csv
+from iresnet_flows.experiments.data.tables import Array, Columns, Table
 
 __all__ = ["SUFFIXES", "optional", "read", "read_npy", "read_parquet"]
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +16,11 @@ from rich.progress import Progress, TaskID
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from iresnet_flows.experiments.datasets import Dataset
+from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.data.datasets import Dataset
+from iresnet_flows.experiments.quietness import quiet
 
-__all__ = ["Budget", "Diverged", "Training", "fit", "prepared", "quiet"]
+__all__ = ["Training", "fit", "prepared"]
 
 BATCH = 256
 FLOOR = 1e-5
@@ -30,29 +28,6 @@ CLIP = 5.0
 EVERY = 25
 PATIENCE = 40
 EVALUATION_SEED = 1
-
-
-class Diverged(RuntimeError):
-    """A training whose loss is no longer a number."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The end of a training: a number of steps, or of minutes.
-
-    Arguments:
-        steps: The number of optimiser steps, or None.
-        minutes: The time of training in minutes, validation included, or None.
-    """
-
-    steps: int | None = None
-    minutes: float | None = None
-
-    def spent(self, steps: int, seconds: float) -> float:
-        """The share of the budget that is used up, from 0 to 1."""
-        if self.steps is not None:
-            return min(1.0, steps / self.steps)
-        return min(1.0, seconds / (60 * (self.minutes or 1.0)))
 
 
 class Training(lightning.LightningModule):
@@ -221,21 +196,6 @@ def fit(training: Training, folder: Path, device: str, progress: Progress, task:
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     training.load_state_dict(state)
     training.cpu().eval()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's advice on data loaders and torch's on nflows' use of it."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            warnings.filterwarnings("ignore", message="(?s).*torch.triangular_solve")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def prepared(dataset: Dataset, rows: Tensor) -> Tensor:

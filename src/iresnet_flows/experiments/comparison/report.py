@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader
 from rich.box import SIMPLE
 from rich.table import Table
 
-from iresnet_flows.experiments.contenders import CONTENDERS, Contender
-from iresnet_flows.experiments.datasets import Dataset
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, Contender
+from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_text
 
@@ -122,7 +122,9 @@ def write_page(
         if (figures / f"{name}.png").exists()
     ]
     environment = Environment(
-        loader=PackageLoader("iresnet_flows.experiments"), autoescape=True, trim_blocks=True
+        loader=PackageLoader("iresnet_flows.experiments.comparison"),
+        autoescape=True,
+        trim_blocks=True,
     )
     page = environment.get_template("report.html").render(
         record=record,

@@ -14,9 +14,10 @@ pytest.importorskip("typer")
 from commands import command
 from image_cases import DENSITY, images
 
-from iresnet_flows.experiments.images import fig5, likelihoods, table4
+from iresnet_flows.experiments.images import likelihoods
 from iresnet_flows.experiments.images.densities import DENSITIES
 from iresnet_flows.experiments.images.rivals import RIVALS
+from iresnet_flows.experiments.paper import fig5, table4
 
 
 @pytest.fixture(autouse=True)

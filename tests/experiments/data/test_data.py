@@ -14,9 +14,8 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("sklearn")
 
 from iresnet_flows.errors import DataError, MissingExtra
-from iresnet_flows.experiments import bundled, datasets
-from iresnet_flows.experiments.data import Dataset, load, names
-from iresnet_flows.experiments.tables import Columns, Table
+from iresnet_flows.experiments.data import Dataset, bundled, datasets, load, names
+from iresnet_flows.experiments.data.tables import Columns, Table
 
 TOYS = (
     "two-moons",

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from iresnet_flows.errors import DataError
-from iresnet_flows.experiments.tables import LARGEST, Array, Columns, Table, fault
+from iresnet_flows.experiments.data.tables import LARGEST, Array, Columns, Table, fault
 
 __all__ = ["read_csv"]
 

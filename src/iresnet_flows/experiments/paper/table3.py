@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from iresnet_flows.experiments.images.classifier_tables import ErrorTable
-from iresnet_flows.experiments.images.studies import Settings
+from iresnet_flows.experiments.paper.classifier_tables import ErrorTable
+from iresnet_flows.experiments.studies import Settings
 
 __all__ = ["TABLE3", "study"]
 

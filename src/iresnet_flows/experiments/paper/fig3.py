@@ -15,16 +15,16 @@ from torch import Tensor
 
 from iresnet_flows.blocks import InvertibleResidualBlock
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.figures import COLOURS, MARKERS, save
+from iresnet_flows.experiments.drawing import COLOURS, MARKERS, save
 from iresnet_flows.experiments.images.catalogue import classifier
 from iresnet_flows.experiments.images.classification import RESTORED, Outcome, perform, perform_all
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.specs import Spec, begin, check_models
-from iresnet_flows.experiments.images.studies import Settings
 from iresnet_flows.experiments.images.tasks import scaled
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
+from iresnet_flows.experiments.studies import Settings
 from iresnet_flows.experiments.versions import versions
 from iresnet_flows.layers import Stack
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock

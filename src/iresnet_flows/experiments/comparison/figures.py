@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from nflows.flows.base import Flow
 from torch import Tensor
 from torch.nn.functional import pad
 
-from iresnet_flows.experiments.contenders import Contender
-from iresnet_flows.experiments.datasets import Dataset
-from iresnet_flows.experiments.runs import Run
-from iresnet_flows.experiments.storage import write
-from iresnet_flows.experiments.training import prepared
+from iresnet_flows.experiments.comparison.contenders import Contender
+from iresnet_flows.experiments.comparison.runs import Run
+from iresnet_flows.experiments.comparison.training import prepared
+from iresnet_flows.experiments.data.datasets import Dataset
+from iresnet_flows.experiments.drawing import COLOURS, MARKERS, blank, save
 
 __all__ = ["draw"]
 
-# Okabe and Ito's colours, told apart without colour vision, with a marker each.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "*", "v", "P")
 DIGIT = 8
 SHOWN = 24
 CLOUD = 2000
@@ -204,17 +199,3 @@ def sample(flow: Flow, count: int) -> Tensor:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return flow.sample(count)
-
-
-def blank(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with that many axes, at most six in a row; no global state of pyplot."""
-    columns = min(count, 6)
-    lines = math.ceil(count / columns)
-    figure = Figure(figsize=(width, height * lines), layout="constrained", dpi=140)
-    FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
-    return figure, axes
-
-
-def save(path: Path, figure: Figure) -> None:
-    write(path, figure.savefig)

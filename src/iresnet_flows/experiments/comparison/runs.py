@@ -13,10 +13,12 @@ from nflows.flows.base import Flow
 from rich.progress import Progress, TaskID
 
 from iresnet_flows.errors import InverseNotConverged
-from iresnet_flows.experiments.contenders import Contender, build
-from iresnet_flows.experiments.datasets import Dataset
+from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.comparison.contenders import Contender, build
+from iresnet_flows.experiments.comparison.training import Training, fit, prepared
+from iresnet_flows.experiments.data.datasets import Dataset
+from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import read_json, write, write_json
-from iresnet_flows.experiments.training import Budget, Diverged, Training, fit, prepared, quiet
 
 __all__ = ["Run", "standard_error", "train"]
 

@@ -71,5 +71,5 @@ def study(name: str) -> Callable[[Settings], None]:
         near = get_close_matches(name, known, n=1)
         hint = f" did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"unknown study {name!r}:{hint} Known: {', '.join(known)}.")
-    module = import_module(f"iresnet_flows.experiments.images.{name}")
+    module = import_module(f"iresnet_flows.experiments.paper.{name}")
     return cast("Callable[[Settings], None]", module.study)

@@ -13,10 +13,11 @@ pytest.importorskip("nflows")
 from commands import command
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments import contenders, costs, properties
-from iresnet_flows.experiments.contenders import CONTENDERS, build, chosen
-from iresnet_flows.experiments.report import PROPERTIES
-from iresnet_flows.experiments.training import Budget, Training
+from iresnet_flows.experiments.budgets import Budget
+from iresnet_flows.experiments.comparison import contenders, costs, properties
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build, chosen
+from iresnet_flows.experiments.comparison.report import PROPERTIES
+from iresnet_flows.experiments.comparison.training import Training
 
 MODELS = "nice,realnvp,glow,ffjord,i-resnet"
 ROW = {
@@ -88,7 +89,7 @@ def test_page_and_figures_are_there_and_whole(record):
 
 def test_finished_runs_are_read_and_not_trained_again(record, monkeypatch):
     out, before = record
-    monkeypatch.setattr("iresnet_flows.experiments.runs.fit", None)
+    monkeypatch.setattr("iresnet_flows.experiments.comparison.runs.fit", None)
     arguments = ("compare", "two-moons", "--models", MODELS, "--steps", 30, "--out", out)
     assert not command(monkeypatch, *arguments, "--resume")
     after = json.loads((out / "table1.json").read_text())

@@ -1,0 +1,1 @@
+"""The head-to-head: flows trained alike on the same data, measured and reported."""
