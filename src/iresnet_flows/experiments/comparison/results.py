@@ -42,11 +42,12 @@ PROBES = (
     "log_prob_evaluations",
     "sample_evaluations",
 )
-"""Beyond it. Errors of the inverse are the largest over test rows, in model space, with float32 and
-with float64; those of gradients, through the inverse and of a loss that weighs its rows unequally,
-are relative to the dense truth; the noise of log-prob is its standard deviation over calls, in nats;
-the bound is the certified one of the flow's residual branches, the largest; evaluations are calls of
-a flow's networks for 256 rows. None where one does not apply or fails."""
+"""Beyond it. Errors of the inverse are the largest over test rows, in model space, with float32
+and with float64; those of gradients, through the inverse and of a loss that weighs its rows
+unequally, are relative to the dense truth; the noise of log-prob is its standard deviation
+over calls, in nats; the bound is the certified one of the flow's residual branches, the
+largest; evaluations are calls of a flow's networks for 256 rows. None where one does not apply
+or fails."""
 
 
 @dataclass(frozen=True)
