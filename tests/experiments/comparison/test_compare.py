@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,10 +17,12 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.comparison import contenders, costs, properties
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build, chosen
-from iresnet_flows.experiments.comparison.report import PROPERTIES
+from iresnet_flows.experiments.comparison.results import PROPERTIES, Plan, Result
+from iresnet_flows.experiments.comparison.schedule import Line
 from iresnet_flows.experiments.comparison.training import Training
 
 MODELS = "nice,realnvp,glow,ffjord,i-resnet"
+ARGUMENTS = ("compare", "two-moons", "--models", MODELS, "--steps", 30)
 ROW = {
     *("model", "free_form", "analytic_forward", "analytic_inverse", "non_volume_preserving"),
     *("exact_likelihood", "unbiased_log_det", "evidence", "nats", "nats_standard_error"),
@@ -33,9 +36,7 @@ def record(tmp_path_factory):
     """One small comparison of all contenders, shared by the tests that read it."""
     out = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
-        code = command(
-            patch, "compare", "two-moons", "--models", MODELS, "--steps", 30, "--out", out
-        )
+        code = command(patch, *ARGUMENTS, "--jobs", 1, "--out", out)
     assert not code
     return out, json.loads((out / "table1.json").read_text())
 
@@ -72,12 +73,10 @@ def test_inverse_error_is_small(record):
         assert row["inverse_error"] < (1e-2 if row["model"] == "ffjord" else 1e-4)
 
 
-def test_page_and_figures_are_there_and_whole(record):
+def test_page_tables_and_figures_are_there_and_whole(record):
     out, table = record
-    page = (out / "report.html").read_text()
-    assert "http://" not in page
-    assert "https://" not in page
-    assert page.count("data:image/png;base64,") == 5
+    for name in ("report.html", "results.csv", "results.parquet"):
+        assert (out / name).stat().st_size
     for row in table["rows"]:
         assert CONTENDERS[row["model"]].title in (out / "table1.md").read_text()
     names = {path.name for path in (out / "figures").iterdir()}
@@ -87,20 +86,45 @@ def test_page_and_figures_are_there_and_whole(record):
     assert not list(out.rglob(".*part*"))
 
 
+def test_probes_tell_the_families_apart(record):
+    rows = {row["model"]: row for row in record[1]["rows"]}
+    for name, row in rows.items():
+        assert row["log_prob_noise"] == 0
+        assert row["weighted_gradient_error"] < (0.1 if name == "ffjord" else 1e-3)
+        assert row["inverse_gradient_error"] < (1e-2 if name == "ffjord" else 1e-8)
+        assert (row["lipschitz_bound"] is None) == (name != "i-resnet")
+    assert 0 < rows["i-resnet"]["lipschitz_bound"] <= 0.97
+    for name in ("nice", "realnvp", "glow"):
+        assert 0.5 < rows[name]["log_prob_evaluations"] < 1.5
+        assert math.isclose(
+            rows[name]["log_prob_evaluations"], rows[name]["sample_evaluations"], rel_tol=0.05
+        )
+    assert rows["ffjord"]["log_prob_evaluations"] > 10
+    assert rows["i-resnet"]["sample_evaluations"] > rows["i-resnet"]["log_prob_evaluations"] > 1
+
+
 def test_finished_runs_are_read_and_not_trained_again(record, monkeypatch):
     out, before = record
     monkeypatch.setattr("iresnet_flows.experiments.comparison.runs.fit", None)
-    arguments = ("compare", "two-moons", "--models", MODELS, "--steps", 30, "--out", out)
-    assert not command(monkeypatch, *arguments, "--resume")
+    assert not command(monkeypatch, *ARGUMENTS, "--out", out)
     after = json.loads((out / "table1.json").read_text())
     assert [row["nats"] for row in after["rows"]] == [row["nats"] for row in before["rows"]]
 
 
-def test_other_settings_are_not_resumed(record, monkeypatch, capsys):
+def test_other_settings_are_other_runs(record, monkeypatch):
     out, _ = record
-    code = command(monkeypatch, "compare", "two-moons", "--steps", 31, "--out", out, "--resume")
-    assert code == 2
-    assert "was begun with" in capsys.readouterr().err
+    plans = [Plan("two-moons", "x", "nice", 0, steps=steps) for steps in (30, 31)]
+    assert plans[0].slug != plans[1].slug
+    assert len(list((out / "runs").iterdir())) == len(MODELS.split(","))
+
+
+def test_processes_give_what_one_gives(record, tmp_path, monkeypatch):
+    _, before = record
+    arguments = ("compare", "two-moons", "--models", "nice,glow", "--steps", 30)
+    assert not command(monkeypatch, *arguments, "--jobs", 2, "--out", tmp_path)
+    nats = {row["model"]: row["nats"] for row in before["rows"]}
+    after = json.loads((tmp_path / "table1.json").read_text())
+    assert [row["nats"] for row in after["rows"]] == [nats["nice"], nats["glow"]]
 
 
 def test_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys):
@@ -115,7 +139,7 @@ def test_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(Training, "training_step", interrupted)
         assert command(patch, *arguments) == 130
-    assert "--resume" in capsys.readouterr().out
+    assert "the same command goes on" in " ".join(capsys.readouterr().out.split())
 
     seen = []
 
@@ -124,9 +148,35 @@ def test_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch,
         return step(self, batch, index)
 
     monkeypatch.setattr(Training, "training_step", counted)
-    assert not command(monkeypatch, *arguments, "--resume")
-    assert seen[0] == 25
+    assert not command(monkeypatch, *arguments)
+    assert 38 <= seen[0] <= 40
     assert seen[-1] == 59
+
+
+def test_processes_that_are_asked_to_stop_keep_their_checkpoints():
+    said = []
+    line = Line(0, SimpleNamespace(put=said.append), SimpleNamespace(is_set=lambda: False))
+    line(0.5, "1.000")
+    assert said == [(0, 0.5, "1.000")]
+    line = Line(0, SimpleNamespace(put=said.append), SimpleNamespace(is_set=lambda: True))
+    with pytest.raises(KeyboardInterrupt):
+        line(0.5, "1.000")
+
+
+def test_fresh_forgets_what_is_there(tmp_path, monkeypatch):
+    arguments = ("compare", "circles", "--models", "nice", "--steps", 3, "--out", tmp_path)
+    assert not command(monkeypatch, *arguments)
+    (before,) = (tmp_path / "runs").glob("*/result.json")
+    changed = before.stat().st_mtime_ns
+    assert not command(monkeypatch, *arguments, "--fresh")
+    assert before.stat().st_mtime_ns > changed
+
+
+def test_first_rows_are_what_is_trained_on(tmp_path, monkeypatch):
+    arguments = ("compare", "circles", "--models", "nice", "--steps", 3, "--out", tmp_path)
+    assert not command(monkeypatch, *arguments, "--rows", 500)
+    (kept,) = (tmp_path / "runs").iterdir()
+    assert Result.load(kept).data.train == 500
 
 
 def test_contender_whose_loss_is_nan_is_reported_and_the_rest_goes_on(
@@ -171,7 +221,9 @@ BAD = {
     "steps in words": (["--steps", "many"], "many"),
     "unknown option": (["--step", 3], "--step"),
     "unknown device": (["--device", "tpu"], "cpu"),
-    "nothing to resume": (["--resume"], "leave out --resume"),
+    "unknown match": (["--match", "depth"], "parameters, time, none"),
+    "no jobs": (["--jobs", 0], "at least 1"),
+    "too many rows": (["--rows", 10**6], "training rows"),
 }
 
 

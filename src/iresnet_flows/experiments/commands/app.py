@@ -13,7 +13,7 @@ from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 
-__all__ = ["app", "check_budget", "check_device", "command_line", "interruptible"]
+__all__ = ["app", "check_budget", "check_device", "check_jobs", "command_line", "interruptible"]
 
 INTERRUPTED = 130
 STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes on."
@@ -59,6 +59,11 @@ def check_budget(steps: int | None, minutes: float | None, epochs: int | None = 
             raise UsageError(f"{name} must be at least 1, got {count}.")
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"--minutes must be a positive number, got {minutes:g}.")
+
+
+def check_jobs(jobs: int | None) -> None:
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, got {jobs}.")
 
 
 def check_device(device: str) -> None:

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
     app,
     check_budget,
     check_device,
+    check_jobs,
     command_line,
     interruptible,
 )
@@ -19,6 +21,8 @@ from iresnet_flows.experiments.commands.app import (
 __all__ = ["compare"]
 
 MINUTES = 1.0
+MATCHES = ("parameters", "time", "none")
+STOPPED = "\nStopped. What is done is in {}; the same command goes on."
 
 
 @app.command()
@@ -29,17 +33,32 @@ def compare(
     ] = None,
     models: Annotated[
         str | None,
-        typer.Option(help="Comma-separated. Default: nice,realnvp,glow,ffjord,i-resnet."),
+        typer.Option(help="Comma-separated names, or `all`. Default: those of the paper."),
     ] = None,
+    contender: Annotated[
+        list[str] | None,
+        typer.Option(help="A flow of your own, package.module:factory. Repeat for several."),
+    ] = None,
+    match: Annotated[
+        str, typer.Option(help="What is equal: parameters, time (of a step) or none.")
+    ] = "parameters",
     steps: Annotated[int | None, typer.Option(help="The budget of each, in steps.")] = None,
     minutes: Annotated[
         float | None, typer.Option(help=f"The budget of each, in minutes. Default: {MINUTES:g}.")
     ] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Train on the first so many rows. Default: all.")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Repeat for several. Default: 0.")] = None,
     out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("iresnet-report"),
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time, of one thread each. Default: the cores.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, gpu or auto.")] = "cpu",
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets of files are.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew: forget the runs that are in --out.")
+    ] = False,
 ) -> None:
     """Train flows alike on the same data; measure and report them side by side."""
     # Lightning takes seconds to import, which --help need not.
@@ -48,30 +67,31 @@ def compare(
     from iresnet_flows.experiments.comparison.contenders import chosen
     from iresnet_flows.experiments.comparison.report import terminal_tables
     from iresnet_flows.experiments.data import load
+    from iresnet_flows.experiments.machines import cores
     from iresnet_flows.experiments.storage import output_folder
 
-    names = list(dict.fromkeys(data or ["digits"]))
-    seeds = tuple(dict.fromkeys(seed or [0]))
-    contenders = chosen(models.split(",") if models is not None else None)
+    if match not in MATCHES:
+        raise UsageError(f"--match must be one of {', '.join(MATCHES)}, got {match!r}.")
     check_budget(steps, minutes)
     check_device(device)
-    datasets = [load(name, data_dir) for name in names]
-    folder = output_folder(out)
-
-    console = Console()
-    for name, dataset in zip(names, datasets, strict=True):
-        here = folder if len(names) == 1 else output_folder(folder / Path(name).stem)
-        settings = Settings(
-            data=name,
-            models=tuple(contender.name for contender in contenders),
-            seeds=seeds,
-            steps=steps,
-            minutes=None if steps is not None else minutes or MINUTES,
-            device=device,
-        )
-        with interruptible(here, console):
-            rows = run(settings, dataset, contenders, here, resume, command_line(), console)
-        for table in terminal_tables(rows):
-            console.print(table)
-        console.print("* the paper's Table 1 says otherwise")
-        console.print(f"The page is at {here / 'report.html'}")
+    check_jobs(jobs)
+    who = chosen(models.split(",") if models is not None else None, contender or [])
+    names = list(dict.fromkeys(data or ["digits"]))
+    settings = Settings(
+        seeds=tuple(dict.fromkeys(seed or [0])),
+        steps=steps,
+        minutes=None if steps is not None else minutes or MINUTES,
+        rows=rows,
+        match=match,
+        device=device,
+        data_dir=data_dir,
+        jobs=1 if device != "cpu" else jobs or cores(),
+        command=command_line(),
+    )
+    datasets = {name: load(name, data_dir).first(rows) for name in names}
+    folder, console = output_folder(out), Console()
+    with interruptible(folder, console, STOPPED):
+        results = run(settings, datasets, who, folder, fresh, console)
+    for table in terminal_tables(results):
+        console.print(table)
+    console.print(f"The page is at {folder / 'report.html'}")

@@ -12,6 +12,7 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
     app,
     check_budget,
+    check_jobs,
     command_line,
     interruptible,
 )
@@ -51,8 +52,7 @@ def reproduce(
 ) -> None:
     """Reproduce a table or a figure of the paper, or measure posteriors against references."""
     check_budget(None, minutes)
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs must be at least 1, got {jobs}.")
+    check_jobs(jobs)
     names = tuple(models.split(",")) if models is not None else None
     seeds = tuple(dict.fromkeys(seed)) if seed else None
     if what == "posteriors":

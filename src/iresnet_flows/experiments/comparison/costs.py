@@ -1,4 +1,4 @@
-"""Time and memory of a flow, measured."""
+"""Time, memory and arithmetic of a flow, measured."""
 
 from __future__ import annotations
 
@@ -9,43 +9,65 @@ from collections.abc import Callable
 import torch
 from nflows.flows.base import Flow
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["log_prob_ms", "peak_mb", "sample_ms", "step_ms"]
+__all__ = ["ROWS", "batch", "evaluations", "measure", "step_ms"]
 
 ROWS = 256
 REPEATS = 5
 
 
-def step_ms(flow: Flow, z: Tensor) -> float:
-    """Milliseconds for the loss of 256 rows and its gradient, in train mode."""
+def measure(flow: Flow, z: Tensor) -> dict[str, float | None]:
+    """Milliseconds of a training step, a log-likelihood and samples, and memory, of 256 rows.
+
+    Times are the processor's, and the median of a few runs. The memory, in MB, is what a training
+    step needs beyond the flow itself: what the graph keeps for the backward pass, each storage
+    once, and the gradients. None where a flow cannot do it.
+    """
     rows = batch(z)
+    return {
+        "step_ms": step_ms(flow, rows),
+        "log_prob_ms": able(lambda: flow.log_prob(rows), milliseconds),
+        "sample_ms": able(lambda: flow.sample(ROWS), milliseconds),
+        "peak_mb": peak_mb(flow, rows),
+    }
+
+
+def evaluations(flow: Flow, z: Tensor) -> dict[str, float | None]:
+    """How often a log-likelihood, and samples, evaluate the flow's networks, for 256 rows.
+
+    One evaluation is the arithmetic that uses each parameter once for each row: two floating
+    point operations of a matrix product.
+    """
+    rows = batch(z)
+    once = 2 * ROWS * sum(p.numel() for p in flow.parameters())
+
+    def count(run: Callable[[], object]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return float(counter.get_total_flops()) / once
+
+    return {
+        "log_prob_evaluations": able(lambda: flow.log_prob(rows), count),
+        "sample_evaluations": able(lambda: flow.sample(ROWS), count),
+    }
+
+
+def step_ms(flow: Flow, rows: Tensor) -> float:
+    """Milliseconds for the loss of the rows and its gradient, in train mode."""
+
+    def step() -> None:
+        flow.zero_grad(set_to_none=True)
+        (-flow.log_prob(rows).mean()).backward()
+
     flow.train()
-    result = milliseconds(lambda: loss_and_gradient(flow, rows))
+    result = milliseconds(step)
     flow.zero_grad(set_to_none=True)
     flow.eval()
     return result
 
 
-def log_prob_ms(flow: Flow, z: Tensor) -> float:
-    """Milliseconds for the log-likelihood of 256 rows, in eval mode."""
-    rows = batch(z)
-    with torch.no_grad():
-        return milliseconds(lambda: flow.log_prob(rows))
-
-
-def sample_ms(flow: Flow) -> float:
-    """Milliseconds for 256 samples."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return milliseconds(lambda: flow.sample(ROWS))
-
-
-def peak_mb(flow: Flow, z: Tensor) -> float:
-    """The memory in MB that one training step of 256 rows needs beyond the flow itself.
-
-    It is what the graph keeps for the backward pass, each storage once, and the gradients.
-    """
-    rows = batch(z)
+def peak_mb(flow: Flow, rows: Tensor) -> float:
     flow.train()
     storages: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in (*flow.parameters(), *flow.buffers())}
@@ -65,12 +87,19 @@ def peak_mb(flow: Flow, z: Tensor) -> float:
     return (sum(storages.values()) + gradients) / 1e6
 
 
-def loss_and_gradient(flow: Flow, rows: Tensor) -> None:
-    flow.zero_grad(set_to_none=True)
-    (-flow.log_prob(rows).mean()).backward()
+def able(
+    run: Callable[[], object], measured: Callable[[Callable[[], object]], float]
+) -> float | None:
+    """What is measured of it without gradients, or None where the flow cannot do it."""
+    with torch.no_grad():
+        try:
+            return measured(run)
+        except (RuntimeError, ValueError):
+            return None
 
 
 def batch(z: Tensor) -> Tensor:
+    """So many rows, repeated where there are fewer."""
     return z.repeat(-(-ROWS // len(z)), 1)[:ROWS]
 
 
@@ -79,7 +108,7 @@ def milliseconds(run: Callable[[], object]) -> float:
     run()
     times = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        times.append(1e3 * (time.perf_counter() - start))
+        times.append(1e3 * (time.process_time() - start))
     return statistics.median(times)

@@ -61,6 +61,7 @@ class Plan:
         seed: That of the weights, the order and the noise.
         steps: The budget in optimiser steps, or None.
         minutes: The budget in minutes, or None.
+        rows: The number of training rows, the first ones, or None for all.
         match: What is made equal between contenders: ``parameters``, ``time`` or ``none``.
         device: Lightning's accelerator.
     """
@@ -71,6 +72,7 @@ class Plan:
     seed: int
     steps: int | None = None
     minutes: float | None = None
+    rows: int | None = None
     match: str = "parameters"
     device: str = "cpu"
 

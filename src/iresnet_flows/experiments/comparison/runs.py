@@ -1,132 +1,139 @@
-"""One contender on one data set with one seed: trained, tested once, kept."""
+"""One contender on one data set with one seed: trained, tested once, measured, kept."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from nflows.flows.base import Flow
-from rich.progress import Progress, TaskID
 
-from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.experiments.budgets import Budget, Diverged
-from iresnet_flows.experiments.comparison.contenders import Contender, build
-from iresnet_flows.experiments.comparison.training import Training, fit, prepared
+from iresnet_flows.experiments.comparison import costs
+from iresnet_flows.experiments.comparison.contenders import Contender, build, chosen, width_of
+from iresnet_flows.experiments.comparison.evaluation import test
+from iresnet_flows.experiments.comparison.probes import probe
+from iresnet_flows.experiments.comparison.properties import measure
+from iresnet_flows.experiments.comparison.results import Data, Plan, Result
+from iresnet_flows.experiments.comparison.training import (
+    CHECKPOINT,
+    Progress,
+    Training,
+    fit,
+    prepared,
+)
+from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.data.datasets import Dataset
+from iresnet_flows.experiments.machines import one_thread
 from iresnet_flows.experiments.quietness import quiet
-from iresnet_flows.experiments.storage import read_json, write, write_json
+from iresnet_flows.experiments.storage import write
+from iresnet_flows.experiments.versions import versions
 
-__all__ = ["Run", "standard_error", "train"]
+__all__ = ["Task", "contender", "perform", "read"]
+
+PACKAGES = ("nflows", "normflows", "zuko", "torchdiffeq", "flowcon", "lightning", "numpy")
+WEIGHTS = "weights.pt"
+PROBED_ROWS = 64
 
 
-@dataclass
-class Run:
-    """What a training came to; nats are in the data's own units, lower is better.
+@dataclass(frozen=True)
+class Task:
+    """A run to be carried out; it can be sent to another process.
 
     Arguments:
-        model: The contender's name.
-        seed: That of the weights, the order and the noise.
-        error: Why there is no result, or None.
-        row_nats: -log p of each test row.
-        inverse_error: The largest error of inverse(forward(z)) over the test rows, in model
-            space, float32; None where the inverse failed.
-        parameters: The trainable parameters.
-        steps: The optimiser steps taken.
-        train_seconds: The time they took, validation included.
-        curve: (step, seconds, validation nats) at each validation.
-        flow: The flow with its best weights, in model space.
+        plan: What it is made of.
+        data_dir: Where data sets of files are.
+        folder: The folder of this run alone.
+        command: The command that asks for it.
     """
 
-    model: str
-    seed: int
-    error: str | None = None
-    row_nats: list[float] = field(default_factory=list)
-    inverse_error: float | None = None
-    parameters: int = 0
-    steps: int = 0
-    train_seconds: float = 0.0
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
-    flow: Flow | None = None
+    plan: Plan
+    data_dir: Path | None
+    folder: Path
+    command: str
 
-    @property
-    def nats(self) -> float:
-        """The mean of -log p over the test rows."""
-        return statistics.fmean(self.row_nats) if self.row_nats else math.nan
-
-    @property
-    def row_standard_error(self) -> float:
-        """Its standard error over the test rows."""
-        return standard_error(self.row_nats)
+    def is_done(self) -> bool:
+        """Whether it was carried out before."""
+        return Result.is_in(self.folder)
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """The standard error of the mean of independent values."""
-    return statistics.stdev(values) / math.sqrt(len(values))
+def perform(task: Task, progress: Progress) -> Result:
+    """Train, or go on with, or read what is in the folder.
 
+    Whatever a contender raises is its result: the others go on.
 
-def train(
-    contender: Contender,
-    dataset: Dataset,
-    seed: int,
-    budget: Budget,
-    folder: Path,
-    device: str,
-    progress: Progress,
-    task: TaskID,
-) -> Run:
-    """Train, or go on with, or read what is in the folder."""
-    result, weights = folder / "result.json", folder / "weights.pt"
-    flow = seeded(contender, dataset.features, seed)
-    if result.exists():
-        run = Run(**read_json(result), flow=flow)
-        if run.error is None:
-            flow.load_state_dict(torch.load(weights, weights_only=True))
-        flow.eval()
-        progress.update(task, completed=1.0)
-        return run
-
-    training = Training(
-        flow, dataset, budget, contender.learning_rate, contender.weight_decay, seed
-    )
-    run = Run(
-        contender.name, seed, parameters=sum(p.numel() for p in flow.parameters()), flow=flow
-    )
-    try:
-        fit(training, folder, device, progress, task)
-        test(run, flow, dataset)
-    except Diverged as diverged:
-        run.error = str(diverged)
-    run.steps, run.train_seconds, run.curve = training.steps, training.seconds, training.curve
-
-    write(weights, lambda part: torch.save(flow.state_dict(), part))
-    write_json(result, {k: v for k, v in vars(run).items() if k != "flow"})
-    for checkpoint in folder.glob("*.ckpt"):
-        checkpoint.unlink()
-    return run
-
-
-def test(run: Run, flow: Flow, dataset: Dataset) -> None:
-    """Read the test rows, once."""
-    z = prepared(dataset, dataset.test)
-    with torch.no_grad(), quiet():
-        nats = -flow.log_prob(z) + dataset.log_scale
+    Raises:
+        KeyboardInterrupt: As given; the last checkpoint stays.
+    """
+    if task.is_done():
+        return Result.load(task.folder)
+    plan = task.plan
+    dataset = read(plan.data, task.data_dir, plan.rows)
+    who = contender(plan.model)
+    result = blank(task, who, dataset)
+    with one_thread(), torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(plan.seed)
         try:
-            noise, _ = flow._transform(z)
-            restored, _ = flow._transform.inverse(noise)
-            run.inverse_error = float((restored - z).abs().max())
-        except InverseNotConverged:
-            run.inverse_error = None
-    run.row_nats = nats.tolist()
-    if not math.isfinite(run.nats):
-        run.error = f"the test loss is {run.nats}"
+            run(result, who, dataset, task.folder, progress)
+        except Diverged as diverged:
+            result.error = str(diverged)
+        except Exception as error:  # noqa: BLE001  a user's own contender may raise anything
+            result.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    result.save(task.folder)
+    (task.folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
 
 
-def seeded(contender: Contender, features: int, seed: int) -> Flow:
-    """A fresh flow; the caller's random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(contender, features)
+def run(
+    result: Result, who: Contender, dataset: Dataset, folder: Path, progress: Progress
+) -> None:
+    """Fill in the result."""
+    plan = result.plan
+    result.width = width_of(who, dataset.features, plan.match)
+    flow = build(who, dataset.features, plan.match)
+    result.parameters = sum(p.numel() for p in flow.parameters() if p.requires_grad)
+    training = Training(flow, who, dataset, Budget(plan.steps, plan.minutes), plan.seed)
+    try:
+        fit(training, folder, plan.device, progress)
+    finally:
+        result.steps, result.train_seconds = training.steps, training.seconds
+        result.curve = training.curve
+    write(folder / WEIGHTS, lambda part: torch.save(flow.state_dict(), part))
+
+    progress(1.0, "measuring")
+    test(result, who, flow, dataset)
+    z = prepared(dataset, dataset.test[:PROBED_ROWS])
+    found = measure(flow, z, who.density)
+    result.properties, result.evidence = found.properties, found.evidence
+    result.costs = costs.measure(flow, prepared(dataset, dataset.test[: costs.ROWS]))
+    result.probes = {**result.probes, **probe(flow, z, who.density)}
+
+
+def blank(task: Task, who: Contender, dataset: Dataset) -> Result:
+    low, high = dataset.train[:, :2].aminmax(dim=0)
+    data = Data(
+        name=dataset.name,
+        columns=dataset.columns,
+        train=len(dataset.train),
+        validation=len(dataset.validation),
+        test=len(dataset.test),
+        discrete=dataset.discrete,
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+    )
+    return Result(
+        *(task.plan, data, who.title, who.recipe, who.origin, task.command),
+        versions(PACKAGES),
+        remark=who.remark,
+    )
+
+
+def contender(name: str) -> Contender:
+    """The contender of a plan: a known one, or a user's own."""
+    (found,) = chosen([], [name]) if ":" in name else chosen([name])
+    return found
+
+
+@lru_cache(maxsize=1)
+def read(name: str, data_dir: Path | None, rows: int | None) -> Dataset:
+    return load(name, data_dir).first(rows)

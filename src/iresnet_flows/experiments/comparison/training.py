@@ -2,106 +2,141 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from nflows.flows.base import Flow
-from rich.progress import Progress, TaskID
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.quietness import quiet
+from iresnet_flows.experiments.storage import write
 
-__all__ = ["Training", "fit", "prepared"]
+__all__ = ["Progress", "Training", "fit", "prepared"]
 
 BATCH = 256
 FLOOR = 1e-5
 CLIP = 5.0
-EVERY = 25
-PATIENCE = 40
+VALIDATIONS = 50
+PATIENCE = 20
+HELD_ROWS = 2048
+DECAYED_ROWS = 1500
 EVALUATION_SEED = 1
+CHECKPOINT = "last.ckpt"
+
+Progress: TypeAlias = Callable[[float, str], None]
+"""Is told the share of the budget that is spent, and the loss in words."""
 
 
 class Training(lightning.LightningModule):
     """Maximum likelihood with AdamW, the learning rate decaying linearly over the budget.
 
+    A contender's weight decay is that for up to 1500 rows; with N more it is 1500 / N of it, as a
+    prior weighs against the data.
+
     Arguments:
         flow: An nflows `Flow` in model space.
+        contender: Its recipe.
         dataset: Dequantises and standardises each batch.
         budget: When to stop.
-        learning_rate: The rate at the start.
-        weight_decay: That of AdamW.
-        seed: Governs the noise of dequantisation.
+        seed: Governs the noise of dequantisation and the order of the rows.
     """
 
     def __init__(
-        self,
-        flow: Flow,
-        dataset: Dataset,
-        budget: Budget,
-        learning_rate: float,
-        weight_decay: float,
-        seed: int,
+        self, flow: Flow, contender: Contender, dataset: Dataset, budget: Budget, seed: int
     ) -> None:
         super().__init__()
         self.flow = flow
+        self.contender = contender
         self.dataset = dataset
         self.budget = budget
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
         self.noise = torch.Generator().manual_seed(seed)
+        self.held = prepared(dataset, dataset.validation[:HELD_ROWS])
         self.steps = 0
         self.seconds = 0.0
         self.curve: list[tuple[int, float, float]] = []
+        self.best = math.inf
+        self.best_weights: dict[str, Any] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        decay = self.contender.weight_decay * min(1.0, DECAYED_ROWS / len(self.dataset.train))
         return torch.optim.AdamW(
-            self.flow.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+            self.flow.parameters(), lr=self.contender.learning_rate, weight_decay=decay
         )
 
     def spent(self) -> float:
-        return self.budget.spent(self.global_step, self.seconds)
+        """The share of the budget that is used up."""
+        return self.budget.spent(self.steps, self.seconds)
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         z = self.dataset.prepare(batch[0].cpu(), self.noise).to(self.device)
         loss = -self.flow.log_prob(z).mean()
         if not math.isfinite(float(loss.detach())):
-            raise Diverged(f"the loss became {float(loss.detach())} at step {self.global_step}")
+            raise Diverged(f"the loss became {float(loss.detach())} at step {self.steps}")
         return loss
 
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        nats = -self.flow.log_prob(batch[0]).mean() + self.dataset.log_scale
-        self.log("validation_nats", nats.detach(), batch_size=len(batch[0]))
+    def validate(self) -> None:
+        """Read the held-out rows, and keep the weights if they are the best so far.
+
+        Raises:
+            Diverged: The loss is no longer a number.
+        """
+        self.flow.eval()
+        with torch.no_grad():
+            parts = [self.flow.log_prob(z.to(self.device)) for z in self.held.split(1024)]
+        self.flow.train()
+        nats = float(-torch.cat(parts).mean()) + self.dataset.log_scale
+        self.curve.append((self.steps, self.seconds, nats))
+        if not math.isfinite(nats):
+            raise Diverged(f"the validation loss became {nats} at step {self.steps}")
+        if nats < self.best:
+            self.best, self.best_weights = nats, copy.deepcopy(self.flow.state_dict())
+
+    def stagnates(self) -> bool:
+        """Whether the last validations brought nothing."""
+        recent = [nats for _, _, nats in self.curve[-PATIENCE:]]
+        return len(self.curve) > PATIENCE and min(recent) > self.best
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["seconds"], checkpoint["curve"] = self.seconds, self.curve
+        names = ("steps", "seconds", "curve", "best", "best_weights")
+        checkpoint["training"] = {name: getattr(self, name) for name in names}
         checkpoint["noise"] = self.noise.get_state()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        self.seconds, self.curve = checkpoint["seconds"], list(checkpoint["curve"])
+        for name, value in checkpoint["training"].items():
+            setattr(self, name, value)
         self.noise.set_state(checkpoint["noise"])
 
 
 class Clock(Callback):
-    """Keeps the time, sets the learning rate, shows the progress and ends the training."""
+    """Keeps the time, sets the learning rate, validates, and ends the training.
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    The time is the processor's on a CPU, for other work on the machine should cost no contender
+    its steps.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], float], progress: Progress) -> None:
+        self.folder = folder
+        self.now = now
         self.progress = progress
-        self.task = task
         self.last = 0.0
+        self.validated = 0
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        self.last = time.perf_counter()
+        self.last = self.now()
+        self.validated = int(VALIDATIONS * cast("Training", pl_module).spent())
 
     def on_train_batch_start(
         self,
@@ -111,7 +146,8 @@ class Clock(Callback):
         batch_idx: int,
     ) -> None:
         training = cast("Training", pl_module)
-        rate = FLOOR + (training.learning_rate - FLOOR) * (1 - training.spent())
+        first = training.contender.learning_rate
+        rate = FLOOR + (first - FLOOR) * (1 - training.spent())
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
@@ -124,78 +160,71 @@ class Clock(Callback):
         batch_idx: int,
     ) -> None:
         training = cast("Training", pl_module)
-        self.tick(training)
+        if training.contender.after_step is not None:
+            training.contender.after_step(training.flow)
         training.steps = trainer.global_step
+        self.tick(training)
         loss = float(outputs["loss"]) + training.dataset.log_scale
-        self.progress.update(self.task, completed=training.spent(), loss=f"{loss:.3f}")
-        if training.spent() >= 1:
+        self.progress(training.spent(), f"{loss:.3f}")
+
+        due = int(VALIDATIONS * training.spent())
+        if due > self.validated:
+            self.validated = due
+            training.validate()
+            self.tick(training)
+            write(self.folder / CHECKPOINT, trainer.save_checkpoint)
+        if training.spent() >= 1 or training.stagnates():
             trainer.should_stop = True
 
-    def on_validation_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        training = cast("Training", pl_module)
-        self.tick(training)
-        nats = float(trainer.callback_metrics["validation_nats"])
-        training.curve.append((trainer.global_step, training.seconds, nats))
-        if not math.isfinite(nats):
-            raise Diverged(f"the validation loss became {nats} at step {trainer.global_step}")
-
     def tick(self, training: Training) -> None:
-        now = time.perf_counter()
+        now = self.now()
         training.seconds += now - self.last
         self.last = now
 
 
-def fit(training: Training, folder: Path, device: str, progress: Progress, task: TaskID) -> None:
+def fit(training: Training, folder: Path, device: str, progress: Progress) -> None:
     """Train to the budget, or until validation stops improving; leave the best weights in place.
 
-    Checkpoints stand in the folder, and a training that was cut off goes on from the last of them.
+    A checkpoint stands in the folder, and a training that was cut off goes on from it.
 
     Raises:
         Diverged: The loss is no longer a number.
         KeyboardInterrupt: As given; the last checkpoint stays.
     """
-    dataset, seed = training.dataset, int(training.noise.initial_seed())
-    order = torch.Generator().manual_seed(seed)
-    train = DataLoader(
-        TensorDataset(dataset.train),
-        min(BATCH, len(dataset.train)),
-        shuffle=True,
-        drop_last=True,
-        generator=order,
+    rows = TensorDataset(training.dataset.train)
+    order = torch.Generator().manual_seed(training.noise.initial_seed())
+    sampler = BatchSampler(
+        RandomSampler(rows, generator=order), min(BATCH, len(rows)), drop_last=True
     )
-    validation = DataLoader(TensorDataset(prepared(dataset, dataset.validation)), 1024)
-
-    best = ModelCheckpoint(
-        folder, "best", "validation_nats", save_last=True, enable_version_counter=False
-    )
-    patience = EarlyStopping("validation_nats", patience=PATIENCE, check_finite=False)
-    last = folder / "last.ckpt"
+    batches = DataLoader(rows, sampler=sampler, batch_size=None)
 
     with quiet():
         trainer = lightning.Trainer(
             accelerator=device,
             devices=1,
             max_epochs=-1,
-            callbacks=[Clock(progress, task), patience, best],
+            callbacks=[Clock(folder, clock(device), progress)],
             gradient_clip_val=CLIP,
-            val_check_interval=EVERY,
-            check_val_every_n_epoch=None,
+            limit_val_batches=0,
             num_sanity_val_steps=0,
             logger=False,
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        last = folder / CHECKPOINT
         resume = str(last) if last.exists() else None
         try:
-            trainer.fit(training, train, validation, ckpt_path=resume, weights_only=True)
+            trainer.fit(training, batches, ckpt_path=resume, weights_only=True)
         except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from interrupted
 
-    state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
-    training.load_state_dict(state)
+    training.flow.load_state_dict(training.best_weights)
     training.cpu().eval()
+
+
+def clock(device: str) -> Callable[[], float]:
+    return time.process_time if device == "cpu" else time.perf_counter
 
 
 def prepared(dataset: Dataset, rows: Tensor) -> Tensor:

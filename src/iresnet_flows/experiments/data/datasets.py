@@ -3,7 +3,7 @@ r"""Data sets, split once and standardised by their training rows."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -135,6 +135,25 @@ class Dataset:
         r"""Nats a row, in the data's units, as bits a column: :math:`\text{nats} / (d \ln 2)`."""
         return nats / (self.features * math.log(2))
 
+    def first(self, rows: int | None) -> Dataset:
+        """The same data with the first so many training rows alone, or as they are.
+
+        Raises:
+            DataError: There are fewer, or too few are asked for, or a column is constant in them.
+        """
+        if rows is None:
+            return self
+
+        if not PART <= rows <= len(self.train):
+            raise DataError(
+                f"{self.name}: --rows must be from {PART} to the {len(self.train)} training rows "
+                f"that there are, got {rows}."
+            )
+
+        train = self.train[:rows]
+        mean, std = _moments(train, self.discrete)
+        return replace(self, train=train, mean=mean, std=std)
+
     def _into_cell(self, z: Tensor, x: Tensor) -> Tensor:
         """z, moved to the next float32 where the cast has carried it out of [x, x + 1)."""
         mean, std = self.mean.to(x.device), self.std.to(x.device)
@@ -206,15 +225,20 @@ def joined(name: str, train: Table, validation: Table, test: Table, discrete: bo
 def _measured(name: str, table: Table, parts: tuple[Array, ...], discrete: bool) -> Dataset:
     """The data set of three parts; only the first of them is measured."""
     train, validation, test = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
-    mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
-
-    if discrete:
-        mean, variance = mean + 1 / 2, variance + 1 / 12
-    else:
+    if not discrete:
         require_variation(table, train)
 
-    names = table.columns.names
-    return Dataset(name, names, train, validation, test, discrete, mean, variance.sqrt())
+    columns = table.columns.names
+    return Dataset(name, columns, train, validation, test, discrete, *_moments(train, discrete))
+
+
+def _moments(train: Tensor, discrete: bool) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the (dequantised) training rows."""
+    mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
+    if discrete:
+        mean, variance = mean + 1 / 2, variance + 1 / 12
+
+    return mean, variance.sqrt()
 
 
 def require_variation(table: Table, train: Tensor) -> None:

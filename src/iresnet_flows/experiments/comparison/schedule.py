@@ -1,0 +1,135 @@
+"""Runs one after another, or side by side in processes, with a bar of progress each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.comparison.results import Result
+from iresnet_flows.experiments.comparison.runs import Task, contender, perform
+from iresnet_flows.experiments.machines import prepare
+
+__all__ = ["carry_out"]
+
+REFRESH = 0.2
+
+
+def carry_out(tasks: Sequence[Task], jobs: int, console: Console) -> list[Result]:
+    """The results of all tasks, in their order; those of tasks that are done are read.
+
+    Runs share no state and have one thread each, so that equal time is equal work while there are
+    no more jobs than cores.
+
+    Raises:
+        KeyboardInterrupt: As given; what is done stays, and the last checkpoints.
+        UsageError: A process died.
+    """
+    todo = [task for task in tasks if not task.is_done()]
+    with bars(console) as progress:
+        if len(todo) < len(tasks):
+            progress.console.print(f"{len(tasks) - len(todo)} of {len(tasks)} runs are there.")
+        rows = [add(progress, task) for task in todo]
+        if min(jobs, len(todo)) > 1:
+            try:
+                in_processes(todo, rows, jobs, progress)
+            except BrokenProcessPool as error:
+                raise UsageError(
+                    "a run was killed from outside, maybe for want of memory: what is done is "
+                    "kept, and the same command with a smaller --jobs goes on."
+                ) from error
+        else:
+            for task, row in zip(todo, rows, strict=True):
+                finish(progress, row, perform(task, partial(update, progress, row)))
+    return [Result.load(task.folder) for task in tasks]
+
+
+def in_processes(
+    tasks: Sequence[Task], rows: Sequence[TaskID], jobs: int, progress: Progress
+) -> None:
+    """Each task in one of a few processes, which tell how far they are through a queue."""
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(min(jobs, len(tasks)), context, prepare) as pool,
+    ):
+        news, stop = manager.Queue(), manager.Event()
+        pending = {
+            pool.submit(reporting, task, Line(row, news, stop)): row
+            for task, row in zip(tasks, rows, strict=True)
+        }
+        try:
+            while pending:
+                with suppress(queue.Empty):
+                    update(progress, *news.get(timeout=REFRESH))
+                for done in [future for future in pending if future.done()]:
+                    finish(progress, pending.pop(done), done.result())
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+@dataclass
+class Line:
+    """What a process tells its parent of a run, and the parent's wish that it stop."""
+
+    row: TaskID
+    news: Any
+    stop: Any
+    told: float = 0.0
+
+    def __call__(self, spent: float, loss: str) -> None:
+        now = time.monotonic()
+        if now - self.told < REFRESH:
+            return
+        self.told = now
+        try:
+            self.news.put((self.row, spent, loss))
+            stop = self.stop.is_set()
+        except (EOFError, OSError):  # the parent is gone
+            stop = True
+        if stop:
+            raise KeyboardInterrupt
+
+
+def reporting(task: Task, line: Line) -> Result:
+    return perform(task, line)
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield progress
+
+
+def add(progress: Progress, task: Task) -> TaskID:
+    plan = task.plan
+    title = f"{plan.data}: {contender(plan.model).title}, seed {plan.seed}"
+    return progress.add_task(title, total=1.0, loss="waits")
+
+
+def update(progress: Progress, row: TaskID, spent: float, loss: str) -> None:
+    progress.update(row, completed=spent, loss=loss)
+
+
+def finish(progress: Progress, row: TaskID, result: Result) -> None:
+    said = "no density" if result.nats is None else f"{result.nats:.3f} nats (test)"
+    progress.update(row, completed=1.0, loss=result.error or said)
