@@ -133,7 +133,7 @@ def test_contender_whose_loss_is_nan_is_reported_and_the_rest_goes_on(
     tmp_path, monkeypatch, capsys
 ):
     def broken(features, width):
-        flow = contenders.nice(features, width)
+        flow = nice(features, width)
         with torch.no_grad():
             next(flow.parameters()).fill_(math.nan)
         return flow

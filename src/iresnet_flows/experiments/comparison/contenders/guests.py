@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import torch
 from nflows.flows import base
 from nflows.transforms.base import CompositeTransform, Transform
-from torch import nn
+from torch import Tensor, distributions, nn
 
 from iresnet_flows.bridge import to_nflows
 from iresnet_flows.errors import UsageError
@@ -20,7 +22,7 @@ from iresnet_flows.experiments.comparison.contenders.bases import (
     ZukoBase,
 )
 from iresnet_flows.layers import Layer
-from iresnet_flows.nflows import Flow, StandardNormal
+from iresnet_flows.nflows import Flow, LayerTransform, StandardNormal
 
 __all__ = ["as_flow"]
 
@@ -114,6 +116,39 @@ def to_one(step: Any) -> Transform:
     if isinstance(step, Transform):
         return step
     try:
-        return to_nflows(step)
+        transform = to_nflows(step)
     except TypeError as error:
         raise UsageError(f"it is a {type(step).__name__}: return {ALLOWED}.") from error
+    if isinstance(step, distributions.Transform):
+        return PyroTransform(transform.layer, transform.explicit)
+    return transform
+
+
+class PyroTransform(LayerTransform):
+    """A transform of Pyro, whose inverses may begin with zeros of torch's default dtype."""
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        with default_dtype(inputs.dtype):
+            return super().forward(inputs, context)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        with default_dtype(inputs.dtype):
+            return super().inverse(inputs, context)
+
+    def transform(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        with default_dtype(inputs.dtype):
+            return super().transform(inputs, context)
+
+    def invert(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        with default_dtype(inputs.dtype):
+            return super().invert(inputs, context)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

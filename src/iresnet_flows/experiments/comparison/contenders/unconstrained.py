@@ -110,7 +110,7 @@ UNCONSTRAINED = (
         "8 residual blocks as those of i-ResNet, without any bound of their weights, trained on "
         "the change of variables as if they were invertible; inverted by 100 fixed-point steps",
         resnet,
-        learning_rate=1e-3,
+        learning_rate=5e-3,
         weight_decay=1.0,
         remark="its number is no likelihood: the map need not be one-to-one, and then what the "
         "change of variables gives is no density",
