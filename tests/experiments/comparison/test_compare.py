@@ -15,7 +15,7 @@ from commands import command
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.comparison import contenders, costs, properties
-from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build, chosen
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build, chosen, couplings
 from iresnet_flows.experiments.comparison.report import PROPERTIES
 from iresnet_flows.experiments.comparison.training import Training
 
@@ -133,7 +133,7 @@ def test_contender_whose_loss_is_nan_is_reported_and_the_rest_goes_on(
     tmp_path, monkeypatch, capsys
 ):
     def broken(features, width):
-        flow = nice(features, width)
+        flow = couplings.nice(features, width)
         with torch.no_grad():
             next(flow.parameters()).fill_(math.nan)
         return flow

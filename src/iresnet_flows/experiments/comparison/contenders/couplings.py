@@ -82,6 +82,7 @@ COUPLINGS = (
         "NICE",
         "8 additive couplings of nflows, residual nets of 2 blocks, then a scale for each feature",
         nice,
+        learning_rate=3e-3,
         least_features=2,
     ),
     Contender(
@@ -89,6 +90,7 @@ COUPLINGS = (
         "i-RevNet",
         "8 additive couplings of nflows, residual nets of 2 blocks, and no scale",
         i_revnet,
+        learning_rate=3e-3,
         least_features=2,
         remark="it keeps every volume: its density is that of the base, rearranged",
     ),
@@ -97,6 +99,7 @@ COUPLINGS = (
         "Real-NVP",
         "8 affine couplings: SimpleRealNVP of nflows, residual nets of 2 blocks",
         realnvp,
+        learning_rate=3e-3,
         least_features=2,
     ),
     Contender(
@@ -104,6 +107,7 @@ COUPLINGS = (
         "Glow",
         "8 steps of nflows' ActNorm, LULinear and affine coupling, residual nets of 2 blocks",
         glow,
+        learning_rate=3e-3,
         least_features=2,
     ),
     Contender(
@@ -112,6 +116,7 @@ COUPLINGS = (
         "8 rational-quadratic couplings of nflows, 8 bins in (-4, 4) and linear tails, residual "
         "nets of 2 blocks",
         nsf,
+        learning_rate=5e-3,
         least_features=2,
         origin="beyond",
     ),
