@@ -12,6 +12,7 @@ __all__ = [
     "InverseNotConvergedWarning",
     "MissingExtra",
     "SeriesNotConvergedWarning",
+    "UnmatchedContender",
     "UsageError",
 ]
 
@@ -50,6 +51,10 @@ class DataError(ValueError):
 
 class UsageError(ValueError):
     """A command that cannot be carried out; the message names the value and the remedy."""
+
+
+class UnmatchedContender(UserWarning):
+    """A contender that no width makes equal to the others; the message says by how much."""
 
 
 class MissingExtra(ImportError):

@@ -12,7 +12,7 @@ __all__ = ["quiet"]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Lightning's advice on data loaders and torch's on nflows' use of it."""
+    """Without Lightning's advice on data loaders and torch's on other libraries' use of it."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -20,6 +20,7 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", message="(?s).*torch.triangular_solve")
+            warnings.filterwarnings("ignore", message="(?s).*torch.jit.script.* is deprecated")
             yield
     finally:
         logger.setLevel(level)

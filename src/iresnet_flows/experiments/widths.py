@@ -9,16 +9,20 @@ from torch import nn
 
 __all__ = ["fitting_width", "parameters"]
 
+MOST = 4096
+
 
 def fitting_width(make: Callable[[int], nn.Module], target: int) -> int:
     """The width whose model has the number of parameters that is nearest to the target.
+
+    It is 4096 at most.
 
     Arguments:
         make: Gives the model of a width; the wider, the more parameters.
         target: The number of trainable parameters.
     """
     low, high = 1, 2
-    while parameters(make, high) < target:
+    while parameters(make, high) < target and high < MOST:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2

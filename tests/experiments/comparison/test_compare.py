@@ -16,7 +16,7 @@ from commands import command
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.comparison import contenders, costs, properties
-from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build, chosen
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build, chosen, couplings
 from iresnet_flows.experiments.comparison.results import PROPERTIES, Plan, Result
 from iresnet_flows.experiments.comparison.schedule import Line
 from iresnet_flows.experiments.comparison.training import Training
@@ -183,7 +183,7 @@ def test_contender_whose_loss_is_nan_is_reported_and_the_rest_goes_on(
     tmp_path, monkeypatch, capsys
 ):
     def broken(features, width):
-        flow = contenders.nice(features, width)
+        flow = couplings.nice(features, width)
         with torch.no_grad():
             next(flow.parameters()).fill_(math.nan)
         return flow

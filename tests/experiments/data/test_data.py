@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
+import struct
 import sys
 from pathlib import Path
 
@@ -33,6 +35,7 @@ SHAPES = {
     "digits": (1439, 179, 179, 64),
     "breast-cancer": (457, 56, 56, 30),
     "power": (40, 10, 20, 6),
+    "mnist": (50, 10, 20, 12),
 }
 
 
@@ -44,6 +47,20 @@ def power(tmp_path, monkeypatch):
     folder.mkdir()
     for part, count in {"train": 40, "validation": 10, "test": 20}.items():
         np.save(folder / f"{part}.npy", normal(count, 6))
+
+    return folder
+
+
+@pytest.fixture
+def mnist(power):
+    """Small images beside it: 60 for training and 20 for the test, the last column blank."""
+    folder = power.parent / "mnist"
+    folder.mkdir()
+    for name, count in {"train": 60, "t10k": 20}.items():
+        images = np.random.default_rng(count).integers(0, 256, (count, 4, 3), dtype=np.uint8)
+        images[:, :, 2] = 0
+        header = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + images.tobytes())
 
     return folder
 
@@ -95,7 +112,7 @@ def test_the_names_are_those_of_the_shapes():
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_built_in_set_has_its_shape(name, power):
+def test_a_built_in_set_has_its_shape(name, mnist):
     data = load(name)
     train, validation, test, features = SHAPES[name]
 
@@ -104,12 +121,12 @@ def test_a_built_in_set_has_its_shape(name, power):
     assert data.train.shape == (train, features)
     assert data.validation.shape == (validation, features)
     assert data.test.shape == (test, features)
-    assert data.discrete == (name == "digits")
+    assert data.discrete == (name in ("digits", "mnist"))
     assert data.prepare(data.train).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_data_and_split_are_the_same_whatever_the_random_state(name, power):
+def test_data_and_split_are_the_same_whatever_the_random_state(name, mnist):
     first = load(name)
     torch.manual_seed(7)
     np.random.seed(7)
@@ -150,6 +167,29 @@ def test_power_is_looked_for_in_the_folder_given_first(power, tmp_path, monkeypa
     assert bundled.data_folder(None) == Path("/nowhere")
     monkeypatch.delenv("IRESNET_FLOWS_DATA")
     assert bundled.data_folder(None) == Path.home() / ".cache" / "iresnet_flows"
+
+
+def test_pixels_of_mnist_are_whole_numbers_and_keep_the_test_images_apart(mnist):
+    data = load("mnist")
+    images = np.frombuffer((mnist / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8)
+
+    assert data.columns[:4] == ("pixel 0,0,0", "pixel 0,0,1", "pixel 0,0,2", "pixel 0,1,0")
+    assert (data.test.flatten().numpy() == images).all()
+    assert torch.allclose(data.std[2::3], torch.tensor(1 / 12, dtype=torch.float64).sqrt())
+    assert torch.isfinite(data.prepare(data.train)).all()
+    assert data.bits_per_dim(12 * math.log(256)) == pytest.approx(8)
+
+
+def test_images_may_be_packed_and_their_absence_is_told(mnist):
+    before = load("mnist")
+    for path in list(mnist.iterdir()):
+        mnist.joinpath(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert torch.equal(load("mnist").train, before.train)
+
+    (mnist / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"mnist: no t10k-images-idx3-ubyte in .*mnist: put train"):
+        load("mnist")
 
 
 # The split

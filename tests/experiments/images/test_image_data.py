@@ -15,9 +15,9 @@ pytest.importorskip("nflows")
 pytest.importorskip("sklearn")
 
 from iresnet_flows.errors import DataError
+from iresnet_flows.experiments.data.idx import read_idx, read_idx_images
 from iresnet_flows.experiments.images.cifar import CIFAR10, CIFAR100, read_cifar
 from iresnet_flows.experiments.images.data import load_images
-from iresnet_flows.experiments.images.idx import read_idx, read_idx_images
 from iresnet_flows.experiments.images.sets import Images, split
 
 DRAWS = np.random.default_rng(0)

@@ -172,8 +172,9 @@ def refuse_vectors(data: str) -> None:
     """Say what to do with data that are no images."""
     from iresnet_flows.experiments.data import names
     from iresnet_flows.experiments.data.files import SUFFIXES
+    from iresnet_flows.experiments.images.data import names as image_names
 
-    if data in names() or Path(data).suffix in SUFFIXES:
+    if data in set(names()) - set(image_names()) or Path(data).suffix in SUFFIXES:
         raise UsageError(
             f"{data} holds vectors, and this command trains on images: use compare for vectors."
         )

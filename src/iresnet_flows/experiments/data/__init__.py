@@ -13,6 +13,7 @@ from iresnet_flows.errors import DataError
 from iresnet_flows.experiments.data.bundled import breast_cancer, digits, read_parts
 from iresnet_flows.experiments.data.datasets import Dataset, joined, require_variation, split
 from iresnet_flows.experiments.data.files import SUFFIXES, read
+from iresnet_flows.experiments.data.pixels import read_pixels
 from iresnet_flows.experiments.data.tables import Array, Table
 from iresnet_flows.experiments.data.toys import TOYS, toy
 
@@ -22,8 +23,11 @@ __all__ = ["Dataset", "load", "names"]
 LARGEST_WHOLE = 2**20
 
 TABLES: dict[str, Callable[[], Table]] = {"digits": digits, "breast-cancer": breast_cancer}
-DISCRETE = ("digits",)
-FOLDERS = ("power",)
+DISCRETE = ("digits", "mnist")
+FOLDERS: dict[str, Callable[[str, Path | None], dict[str, Table]]] = {
+    "power": read_parts,
+    "mnist": read_pixels,
+}
 
 
 def names() -> tuple[str, ...]:
@@ -44,8 +48,8 @@ def load(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset:
 
     Arguments:
         name_or_path: One of `names()`, or a `.csv`, `.npy` or `.parquet` file.
-        data_dir: Where the folder `power/` is; without it the folder that the environment
-            variable IRESNET_FLOWS_DATA names, or `~/.cache/iresnet_flows`.
+        data_dir: Where the folders `power/` and `mnist/` are; without it the folder that the
+            environment variable IRESNET_FLOWS_DATA names, or `~/.cache/iresnet_flows`.
 
     Raises:
         DataError: There are no such data or they cannot be used. One line with the remedy.
@@ -64,7 +68,7 @@ def load(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset:
         return split(name, TABLES[name](), discrete=name in DISCRETE)
 
     if name in FOLDERS:
-        return joined(name, **read_parts(name, data_dir), discrete=False)
+        return joined(name, **FOLDERS[name](name, data_dir), discrete=name in DISCRETE)
 
     _require_path(name)
     # Unlike that of Path, this one leaves the ~ of an unknown user as it is.

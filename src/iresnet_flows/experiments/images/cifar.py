@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from iresnet_flows.errors import DataError
-from iresnet_flows.experiments.images.contents import contents, tensor
+from iresnet_flows.experiments.data.contents import contents, tensor
 from iresnet_flows.experiments.images.sets import Images, require_classes
 
 __all__ = ["CIFAR10", "CIFAR100", "Format", "format_of", "read_cifar"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from iresnet_flows.errors import DataError
 from iresnet_flows.experiments.data.bundled import data_folder
+from iresnet_flows.experiments.data.idx import read_idx_images, read_idx_labels
 from iresnet_flows.experiments.images.cifar import CIFAR10, CIFAR100, Format, format_of, read_cifar
 from iresnet_flows.experiments.images.downloads import download
-from iresnet_flows.experiments.images.idx import read_idx_images, read_idx_labels
 from iresnet_flows.experiments.images.sets import Images, ImageSet, joined, split
 
 __all__ = ["is_image_data", "load_images", "names"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.errors import DataError
-from iresnet_flows.experiments.images.contents import contents, tensor
+from iresnet_flows.experiments.data.contents import contents, tensor
 
 __all__ = ["read_idx", "read_idx_images", "read_idx_labels"]
 

@@ -1,0 +1,9 @@
+"""The contenders and their recipes: one place to read what is compared with what."""
+
+from __future__ import annotations
+
+from iresnet_flows.experiments.comparison.contenders.matching import Match, build, width_of
+from iresnet_flows.experiments.comparison.contenders.recipes import Contender
+from iresnet_flows.experiments.comparison.contenders.registry import CONTENDERS, PAPER, chosen
+
+__all__ = ["CONTENDERS", "PAPER", "Contender", "Match", "build", "chosen", "width_of"]

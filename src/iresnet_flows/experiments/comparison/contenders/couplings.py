@@ -1,0 +1,123 @@
+"""Couplings of nflows: NICE, i-RevNet, Real-NVP, Glow and neural spline flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from nflows.distributions.normal import StandardNormal
+from nflows.flows.base import Flow
+from nflows.flows.realnvp import SimpleRealNVP
+from nflows.nn.nets import ResidualNet
+from nflows.transforms.base import CompositeTransform
+from nflows.transforms.coupling import (
+    AffineCouplingTransform,
+    PiecewiseRationalQuadraticCouplingTransform,
+)
+from nflows.transforms.lu import LULinear
+from nflows.transforms.normalization import ActNorm
+from torch import Tensor, nn
+
+from iresnet_flows.bridge import to_nflows
+from iresnet_flows.experiments.comparison.contenders.recipes import Contender
+from iresnet_flows.layers import ElementwiseAffine
+
+__all__ = ["COUPLINGS", "glow", "i_revnet", "nice", "nsf", "realnvp"]
+
+DEPTH = 8
+BINS = 8
+TAILS = 4.0
+
+
+def nice(features: int, width: int) -> Flow:
+    flow = i_revnet(features, width)
+    scale = to_nflows(ElementwiseAffine(features))
+    return Flow(CompositeTransform([flow._transform, scale]), StandardNormal([features]))
+
+
+def i_revnet(features: int, width: int) -> Flow:
+    return SimpleRealNVP(features, width, DEPTH, 2, use_volume_preserving=True)
+
+
+def realnvp(features: int, width: int) -> Flow:
+    return SimpleRealNVP(features, width, num_layers=DEPTH, num_blocks_per_layer=2)
+
+
+def glow(features: int, width: int) -> Flow:
+    steps = []
+    for _ in range(DEPTH):
+        coupling = AffineCouplingTransform(alternating(features), nets(width))
+        steps += [ActNorm(features), LULinear(features, identity_init=True), coupling]
+    return Flow(CompositeTransform(steps), StandardNormal([features]))
+
+
+def nsf(features: int, width: int) -> Flow:
+    mask = alternating(features)
+    steps = []
+    for _ in range(DEPTH // 2):
+        for sign in (1, -1):
+            coupling = PiecewiseRationalQuadraticCouplingTransform(
+                sign * mask, nets(width), num_bins=BINS, tails="linear", tail_bound=TAILS
+            )
+            steps.append(coupling)
+    return Flow(CompositeTransform(steps), StandardNormal([features]))
+
+
+def alternating(features: int) -> Tensor:
+    """A mask that moves every second feature."""
+    mask = torch.ones(features)
+    mask[::2] = -1
+    return mask
+
+
+def nets(width: int) -> Callable[[int, int], nn.Module]:
+    """Makes the residual nets of that width."""
+    return partial(ResidualNet, hidden_features=width, num_blocks=2)
+
+
+COUPLINGS = (
+    Contender(
+        "nice",
+        "NICE",
+        "8 additive couplings of nflows, residual nets of 2 blocks, then a scale for each feature",
+        nice,
+        learning_rate=3e-3,
+        least_features=2,
+    ),
+    Contender(
+        "i-revnet",
+        "i-RevNet",
+        "8 additive couplings of nflows, residual nets of 2 blocks, and no scale",
+        i_revnet,
+        learning_rate=3e-3,
+        least_features=2,
+        remark="it keeps every volume: its density is that of the base, rearranged",
+    ),
+    Contender(
+        "realnvp",
+        "Real-NVP",
+        "8 affine couplings: SimpleRealNVP of nflows, residual nets of 2 blocks",
+        realnvp,
+        learning_rate=3e-3,
+        least_features=2,
+    ),
+    Contender(
+        "glow",
+        "Glow",
+        "8 steps of nflows' ActNorm, LULinear and affine coupling, residual nets of 2 blocks",
+        glow,
+        learning_rate=3e-3,
+        least_features=2,
+    ),
+    Contender(
+        "nsf",
+        "Neural spline flow",
+        "8 rational-quadratic couplings of nflows, 8 bins in (-4, 4) and linear tails, residual "
+        "nets of 2 blocks",
+        nsf,
+        learning_rate=5e-3,
+        least_features=2,
+        origin="beyond",
+    ),
+)

@@ -1,0 +1,82 @@
+"""The contenders by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.comparison.contenders.autoregressive import AUTOREGRESSIVE
+from iresnet_flows.experiments.comparison.contenders.continuous import CONTINUOUS
+from iresnet_flows.experiments.comparison.contenders.couplings import COUPLINGS
+from iresnet_flows.experiments.comparison.contenders.foreign import from_spec, registered
+from iresnet_flows.experiments.comparison.contenders.libraries import LIBRARIES
+from iresnet_flows.experiments.comparison.contenders.recipes import Contender, require_installed
+from iresnet_flows.experiments.comparison.contenders.residual import RESIDUAL
+from iresnet_flows.experiments.comparison.contenders.unconstrained import UNCONSTRAINED
+
+__all__ = ["CONTENDERS", "PAPER", "chosen"]
+
+PAPER = (
+    "resnet",
+    "nice",
+    "i-revnet",
+    "realnvp",
+    "glow",
+    "ffjord",
+    "made",
+    "maf",
+    "i-resnet",
+)
+BEYOND = (
+    "residual-flow",
+    "i-densenet",
+    "monotone",
+    "nsf",
+    "cnf",
+    "normflows-residual",
+    "flowcon",
+)
+FAMILIES = {
+    contender.name: contender
+    for module in (
+        UNCONSTRAINED,
+        COUPLINGS,
+        AUTOREGRESSIVE,
+        CONTINUOUS,
+        RESIDUAL,
+        LIBRARIES,
+    )
+    for contender in module
+}
+CONTENDERS = {name: FAMILIES[name] for name in (*PAPER, *BEYOND)}
+
+
+def chosen(models: Sequence[str] | None, foreign: Sequence[str] = ()) -> list[Contender]:
+    """The contenders of those names, or the nine of the paper, and then those of a user.
+
+    Arguments:
+        models: Names of `CONTENDERS`, or of what installed packages register under the entry
+            point group ``iresnet_flows.contenders``.
+        foreign: Factories, as ``package.module:factory``.
+
+    Raises:
+        UsageError: There is no contender of a name, or its package is not installed.
+    """
+    others = registered()
+    for name in models or ():
+        require_known(name, [*CONTENDERS, *others])
+    found = [
+        CONTENDERS[name] if name in CONTENDERS else from_spec(others[name], name)
+        for name in dict.fromkeys(models or PAPER)
+    ]
+    for contender in found:
+        require_installed(contender)
+    return [*found, *(from_spec(spec) for spec in dict.fromkeys(foreign))]
+
+
+def require_known(name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"unknown model {name!r}:{hint} Known: {', '.join(known)}.")

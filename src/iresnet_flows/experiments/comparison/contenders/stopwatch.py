@@ -1,0 +1,83 @@
+"""How long a training step takes, and the width at which it takes as long as another's."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from nflows.flows.base import Flow
+
+from iresnet_flows.experiments.quietness import quiet
+
+__all__ = ["step_seconds", "width_in_time"]
+
+ROWS = 256
+REPEATS = 7
+WIDTHS = tuple(round(2 ** (power / 2)) for power in range(2, 21))  # 2, 3, 4, 6, ... 1024
+
+
+def width_in_time(make: Callable[[int], Flow], features: int, target: float) -> tuple[int, float]:
+    """The width on a grid of powers of the root of 2 whose step takes nearest to so long.
+
+    Arguments:
+        make: Gives the flow of a width; the wider, the slower.
+        features: The dimension d.
+        target: The seconds of a step.
+
+    Returns:
+        The width, and the seconds of its step.
+    """
+
+    @cache
+    def seconds(index: int) -> float:
+        with torch.random.fork_rng(devices=[]):
+            return step_seconds(make(WIDTHS[index]), features)
+
+    low, high = 0, 2
+    while high < len(WIDTHS) - 1 and seconds(high) < target:
+        low, high = high, min(2 * high, len(WIDTHS) - 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if seconds(middle) < target:
+            low = middle
+        else:
+            high = middle
+    best = min(low, high, key=lambda index: abs(seconds(index) - target))
+    return WIDTHS[best], seconds(best)
+
+
+def step_seconds(flow: Flow, features: int) -> float:
+    """The time of the loss of 256 rows and its gradient, in train mode, on one thread.
+
+    It is the median of a few, in the time of the process, in which others do not count.
+
+    Arguments:
+        flow: The flow; it has seen a batch of noise thereafter.
+        features: The dimension d.
+    """
+    rows = torch.randn(ROWS, features, generator=torch.Generator().manual_seed(0))
+    flow.train()
+    with quiet(), one_thread(), torch.random.fork_rng(devices=[]):
+        return statistics.median(list(steps(flow, rows))[1:])
+
+
+def steps(flow: Flow, rows: torch.Tensor) -> Iterator[float]:
+    for _ in range(1 + REPEATS):
+        start = time.process_time()
+        flow.zero_grad(set_to_none=True)
+        (-flow.log_prob(rows).mean()).backward()
+        yield time.process_time() - start
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
