@@ -38,7 +38,7 @@ Panel = tuple[str, Callable[[Axes], None]]
 
 def draw(folder: Path, group: Group, looks: dict[str, Style]) -> None:
     """Write every figure that these results have."""
-    if any(run.curve for run in group.results):
+    if any(map(curve, group.results)):
         save(folder / "curves.png", curves(group, looks))
     if any(row["nats"] is not None for row in group.rows):
         save(folder / "cost.png", cost(group, looks))
@@ -56,8 +56,14 @@ def curves(group: Group, looks: dict[str, Style]) -> Figure:
         style, label = looks[model], runs[0].title
         for line in filter(None, map(curve, runs)):
             every = max(1, len(line[0]) // 8)
-            axis.plot(*line, style.line, color=style.colour, marker=style.marker,
-                      markevery=every, label=label)
+            axis.plot(
+                *line,
+                style.line,
+                color=style.colour,
+                marker=style.marker,
+                markevery=every,
+                label=label,
+            )
             label = ""
     top = ceiling(group.results)
     if top is not None and top < axis.get_ylim()[1]:
@@ -75,8 +81,15 @@ def cost(group: Group, looks: dict[str, Style]) -> Figure:
             if row["nats"] is None or not row[key]:
                 continue
             style = looks[row["model"]]
-            axis.errorbar(row[key], row["nats"], yerr=row["nats_standard_error"], markersize=8,
-                          color=style.colour, marker=style.marker, label=row["title"])
+            axis.errorbar(
+                row[key],
+                row["nats"],
+                yerr=row["nats_standard_error"],
+                markersize=8,
+                color=style.colour,
+                marker=style.marker,
+                label=row["title"],
+            )
         axis.set(xscale="log", xlabel=label)
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axis.xaxis.set_major_formatter(ScalarFormatter())
@@ -93,8 +106,14 @@ def inverse_error(group: Group, looks: dict[str, Style]) -> Figure:
     for model, runs in group.runs.items():
         if line := error_shares(runs):
             style, every = looks[model], max(1, len(line[0]) // 8)
-            axis.plot(*line, style.line, color=style.colour, marker=style.marker,
-                      markevery=every, label=runs[0].title)
+            axis.plot(
+                *line,
+                style.line,
+                color=style.colour,
+                marker=style.marker,
+                markevery=every,
+                label=runs[0].title,
+            )
     axis.set(
         xscale="log",
         xlabel="largest error of inverse(forward(z)) in a row, float32",

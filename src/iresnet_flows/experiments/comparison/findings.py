@@ -103,7 +103,13 @@ def failures(group: Group) -> list[str]:
 
 def mishaps(row: dict[str, Any]) -> Iterator[str]:
     if row["failed"]:
-        reasons = "; ".join(reason.rstrip(".") for reason in row["failed"])
+        seeds: dict[str, list[str]] = {}
+        for failed in row["failed"]:
+            seed, reason = failed.split(": ", 1)
+            seeds.setdefault(reason.rstrip("."), []).append(seed.removeprefix("seed "))
+        reasons = "; ".join(
+            f"seed{'s' * (len(of) > 1)} {listed(of)}: {reason}" for reason, of in seeds.items()
+        )
         yield f"{row['title']} failed in {row['nan_runs']} of {row['runs']} runs ({reasons})."
     if row["remark"]:
         yield f"{row['title']}: {row['remark'].rstrip('.')}."

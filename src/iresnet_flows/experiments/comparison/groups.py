@@ -103,13 +103,12 @@ def grouped(results: Sequence[Result]) -> list[Group]:
     varies = [len({key[i] for key in parts}) > 1 for i in range(3)]
     groups: dict[str, Group] = {}
     for (data, budget, match), members in parts.items():
-        words = [data]
-        words += [budget] if varies[1] else []
-        words += [MATCHES.get(match, match)] if varies[2] else []
-        stem = re.sub(r"[^\w.]+", "-", " ".join(words).replace(",", "")).strip("-.") or "data"
+        words = [budget] * varies[1] + [MATCHES.get(match, match)] * varies[2]
+        title = f"{data} ({', '.join(words)})" if words else data
+        stem = re.sub(r"[^\w.]+", "-", title.replace(",", "")).strip("-.") or "data"
         name, count = stem, 1
         while name in groups:
             count += 1
             name = f"{stem}-{count}"
-        groups[name] = Group(name, ", ".join(words), tuple(members))
+        groups[name] = Group(name, title, tuple(members))
     return list(groups.values())

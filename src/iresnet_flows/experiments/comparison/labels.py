@@ -116,7 +116,9 @@ def differs(row: dict[str, Any], name: str) -> bool:
 
 
 def mark(row: dict[str, Any], name: str) -> str:
-    """yes, no or n/a, with an asterisk where the paper says otherwise."""
+    """yes, no, n/a or failed, with an asterisk where the paper says otherwise."""
+    if row["runs"] == row["nan_runs"]:
+        return "failed"
     return word(row[name]) + "*" * differs(row, name)
 
 
@@ -135,8 +137,10 @@ def differences(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 def cell(row: dict[str, Any], name: str) -> str:
     """A measure or a probe as tables write it; a missing one as ``failed`` or ``n/a``."""
     value = row[name]
+    if row["runs"] == row["nan_runs"]:
+        return "failed"
     if value is None or math.isnan(value):
-        return "failed" if row["runs"] == row["nan_runs"] else "n/a"
+        return "n/a"
     if isinstance(value, bool):
         return word(value)
     if name == "nats":

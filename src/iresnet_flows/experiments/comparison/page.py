@@ -48,9 +48,7 @@ class Cell:
     value: float | None = None
 
 
-def write_page(
-    path: Path, groups: Sequence[Group], looks: dict[str, Style], command: str
-) -> None:
+def write_page(path: Path, groups: Sequence[Group], looks: dict[str, Style], command: str) -> None:
     """Write the page of all groups; every group has a section of its own.
 
     Arguments:

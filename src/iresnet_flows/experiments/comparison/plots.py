@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,8 @@ __all__ = ["Plot", "plots"]
 
 CLEAR = "rgba(0,0,0,0)"
 NEUTRAL = "#808080"
+FEW_DECADES = 3
+MARKED = 5
 COST = {
     "train_seconds": ("Nats against training time", "training (s)"),
     "log_prob_ms": ("Nats against log-prob time", "log-prob of 256 rows (ms)"),
@@ -50,7 +54,7 @@ def cost(group: Group, looks: dict[str, Style], key: str) -> Plot | None:
         return None
     title, label = COST[key]
     figure = Figure(layout=layout(label, "test nats"))
-    figure.update_xaxes(type="log", dtick="D2" if narrow([row[key] for row in rows]) else 1)
+    figure.update_xaxes(logarithmic([row[key] for row in rows]))
     for row in rows:
         figure.add_trace(
             Scatter(
@@ -83,21 +87,23 @@ def curves(group: Group, looks: dict[str, Style]) -> Plot | None:
 
 
 def inverse_error(group: Group, looks: dict[str, Style]) -> Plot | None:
-    figure = Figure(layout=layout("error, float32", "share of test rows"))
-    figure.update_xaxes(type="log", exponentformat="power", dtick=1)
+    figure, errors = Figure(layout=layout("error, float32", "share of test rows")), []
     for model, runs in group.runs.items():
         if line := error_shares(runs):
+            errors += [float(line[0][0]), float(line[0][-1])]
             text = "%{y:.1%} of rows at most %{x:.1e}"
             add_line(figure, line, look(runs[0].title, model, looks[model]), text)
+    if not figure.data:
+        return None
+    figure.update_xaxes(logarithmic(errors))
     caption = "The share of test rows whose inverse errs at most so much; left is better."
-    return Plot("Error of the inverse", caption, figure.to_json()) if figure.data else None
+    return Plot("Error of the inverse", caption, figure.to_json())
 
 
 def add_line(figure: Figure, line: Any, looks: dict[str, Any], text: str) -> None:
-    """A line with some ten markers, which tell it apart without colour."""
+    """A line with a few markers, which tell it apart without colour."""
     x, y = line
-    every = max(1, len(x) // 10)
-    looks["marker"]["maxdisplayed"] = max(1, len(x) // every)
+    looks["marker"] |= {"maxdisplayed": MARKED, "size": 7}
     figure.add_trace(
         Scatter(
             x=[float(f"{value:.4g}") for value in x],
@@ -119,9 +125,13 @@ def look(name: str, model: str, style: Style) -> dict[str, Any]:
     }
 
 
-def narrow(values: list[float]) -> bool:
-    """Whether a logarithmic axis holds too few decades for a tick at each to do."""
-    return max(values) < 50 * min(values)
+def logarithmic(values: Sequence[float]) -> dict[str, Any]:
+    """An axis in decades, with ticks between them where they are few."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    steps = (1, 2, 5) if high - low <= FEW_DECADES else (1,)
+    ticks = [step * 10.0**decade for decade in range(low, high + 1) for step in steps]
+    texts = [f"{tick:g}".replace("e-0", "e-").replace("e+0", "e") for tick in ticks]
+    return {"type": "log", "tickvals": ticks, "ticktext": texts}
 
 
 def layout(x: str, y: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ TERMINAL = {
     "log_prob_ms": "log p ms",
     "sample_ms": "sample ms",
 }
-NAME_WIDTH = 14
+NAME_WIDTH = 12
 
 Show = Callable[[dict[str, Any], str], str]
 
@@ -150,7 +150,8 @@ def terminal_table(
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH)
     for head in heads.values():
-        table.add_column(head, justify=justify, no_wrap=justify == "right")
+        longest = max(map(len, head.split()))
+        table.add_column(head, justify=justify, min_width=longest, no_wrap=justify == "right")
     for row in rows:
         table.add_row(escaped(row["title"]), *(show(row, name) for name in heads))
     return table

@@ -18,8 +18,8 @@ SETTLED = 1 / 8
 
 
 def curve(run: Result) -> tuple[Array, Array] | None:
-    """The seconds of training and the validation nats of a run, or None without any."""
-    if not run.curve:
+    """The seconds of training and the validation nats of a run, or None without a density."""
+    if not run.curve or (run.nats is None and run.error is None):
         return None
     _, seconds, nats = np.array(run.curve, dtype=float).T
     kept = thinned(len(nats))

@@ -105,12 +105,8 @@ def standings(results: Sequence[Result]) -> Standings:
         else:
             paired[model] = found
 
-    seeds = min([gap.seeds for gap in paired.values()] or [len(scored[first])])
-    if seeds < FEW:
-        warnings.append(
-            f"{seeds} {'seed' if seeds == 1 else 'seeds'}: with fewer than {FEW} a standard error "
-            "says little of what another seed would do."
-        )
+    seeds = {scored[model][0].title: gap.seeds for model, gap in paired.items()}
+    warnings += few_seeds(seeds or {scored[first][0].title: len(scored[first])})
     adjusted = holm([gap.p for gap in paired.values()])
     gaps = [
         Gap(model, scored[model][0].title, gap, p)
@@ -134,6 +130,17 @@ def pair(these: Sequence[Result], those: Sequence[Result]) -> Difference | str:
         [ours[seed].arrays["rows"] for seed in common],
         [theirs[seed].arrays["rows"] for seed in common],
     )
+
+
+def few_seeds(seeds: dict[str, int]) -> Iterator[str]:
+    few = [title for title, count in seeds.items() if count < FEW]
+    if few:
+        whose = "" if len(few) == len(seeds) else f" of {', '.join(few)}"
+        most = max(seeds[title] for title in few)
+        yield (
+            f"{most} {'seed' if most == 1 else 'seeds'}{whose}: with fewer than {FEW} a standard "
+            "error says little of what another seed would do."
+        )
 
 
 def same_rows(this: Result, that: Result) -> bool:

@@ -26,8 +26,14 @@ def table(results: Sequence[Result]) -> DataFrame:
     flags = [*PROPERTIES, "takes_context", "discrete"]
     counts = ["width", "budget_steps", "log_prob_evaluations", "sample_evaluations"]
     kinds = dict.fromkeys(flags, "boolean") | dict.fromkeys(counts, "Float64")
-    floats = (*COSTS, *(name for name in PROBES if name not in kinds), "nats", "bits_per_dim",
-              "row_standard_error", "budget_minutes")
+    floats = (
+        *COSTS,
+        *(name for name in PROBES if name not in kinds),
+        "nats",
+        "bits_per_dim",
+        "row_standard_error",
+        "budget_minutes",
+    )
     texts = dict.fromkeys(("error", "remark"), "string")
     return frame.astype(kinds | dict.fromkeys(floats, "Float64") | texts)
 
