@@ -182,7 +182,7 @@ def tiles(axis: Axes, rows: Array, side: int) -> None:
     """Square pictures, four or fewer in a line."""
     rows = rows[:SHOWN]
     lines = math.ceil(len(rows) / 4)
-    sheet = np.zeros((lines * 4, side, side))
+    sheet: Array = np.zeros((lines * 4, side, side))
     sheet[: len(rows)] = rows.reshape(-1, side, side)
     sheet = np.pad(sheet, ((0, 0), (1, 1), (1, 1)))
     side += 2

@@ -52,16 +52,17 @@ def order(group: Group) -> Iterator[str]:
     first = next(row for row in group.rows if row["model"] == standings.model)
     yield f"{standings.title} reaches the lowest mean test loss, {first['nats']:.3f} nats."
 
-    tied = [gap for gap in standings.gaps if gap.tied]
+    tied = [gap.title for gap in standings.gaps if gap.tied]
     behind = [gap for gap in standings.gaps if not gap.tied]
-    if tied:
-        names = listed([gap.title for gap in tied])
-        yield f"{names} {'is' if len(tied) == 1 else 'are'} tied with it, within 2 standard errors."
-    if behind:
-        yield f"It is ahead of {behind[0].title}, the nearest that is not tied, by {told(behind[0])}."
     unsure = [gap.title for gap in behind if not gap.certain]
+    if tied:
+        verb = "is" if len(tied) == 1 else "are"
+        yield f"{listed(tied)} {verb} tied with it, within 2 standard errors."
+    if behind:
+        nearest = behind[0]
+        yield f"It is ahead of {nearest.title}, the nearest not tied, by {told(nearest)}."
     if unsure:
-        yield f"After Holm's adjustment chance may still account for its lead over {listed(unsure)}."
+        yield f"After Holm, chance may still account for its lead over {listed(unsure)}."
 
 
 def ours(group: Group) -> Iterator[str]:

@@ -146,15 +146,15 @@ def cell(row: dict[str, Any], name: str) -> str:
     if name == "nats":
         error = row["nats_standard_error"]
         return f"{value:.3f}" if error is None else f"{value:.3f}±{error:.3f}"
-    if name in ERRORS:
-        return f"{value:.1e}" if value else "0"
-    if name in ("parameters", "steps"):
-        return f"{value:,}"
-    return f"{value:.3f}" if name == "bits_per_dim" else short(value)
+    return written(name, value)
 
 
-def short(value: float) -> str:
-    """Three digits, and all before the point."""
+def written(name: str, value: float) -> str:
+    """A number: of errors the size, of others three digits, and all before the point."""
+    if name in ERRORS and value:
+        return f"{value:.1e}"
+    if name == "bits_per_dim":
+        return f"{value:.3f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
