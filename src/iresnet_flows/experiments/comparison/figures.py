@@ -91,7 +91,7 @@ def cost(group: Group, looks: dict[str, Style]) -> Figure:
                 label=row["title"],
             )
         axis.set(xscale="log", xlabel=label)
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("test (nats, lower is better)")

@@ -18,6 +18,7 @@ __all__ = ["Plot", "plots"]
 CLEAR = "rgba(0,0,0,0)"
 NEUTRAL = "#808080"
 FEW_DECADES = 3
+NAME = "<b>%{fullData.name}</b><extra></extra><br>"
 MARKED = 5
 COST = {
     "train_seconds": ("Nats against training time", "training (s)"),
@@ -62,7 +63,7 @@ def cost(group: Group, looks: dict[str, Style], key: str) -> Plot | None:
                 y=[row["nats"]],
                 error_y={"array": [row["nats_standard_error"] or 0], "thickness": 1.5},
                 mode="markers",
-                hovertemplate=f"{label}: %{{x:.4g}}<br>test nats: %{{y:.4f}}",
+                hovertemplate=f"{NAME}{label}: %{{x:.4g}}<br>test nats: %{{y:.4f}}",
                 **look(row["title"], row["model"], looks[row["model"]]),
             )
         )
@@ -109,7 +110,7 @@ def add_line(figure: Figure, line: Any, looks: dict[str, Any], text: str) -> Non
             x=[float(f"{value:.4g}") for value in x],
             y=[float(f"{value:.6g}") for value in y],
             mode="lines+markers",
-            hovertemplate=text,
+            hovertemplate=NAME + text,
             **looks,
         )
     )
