@@ -5,7 +5,7 @@ from importlib.util import find_spec
 SOURCE = "src/iresnet_flows"
 HOSTS = ("nflows", "pyro", "normflows", "zuko", "torchdiffeq")
 EXPERIMENTS = (
-    *("nflows", "torchdiffeq", "lightning", "typer", "sklearn", "pandas", "jinja2"),
+    *("nflows", "torchdiffeq", "lightning", "typer", "sklearn", "pandas", "jinja2", "plotly"),
     *("pyro", "sbi", "scipy"),
 )
 NEEDS = {

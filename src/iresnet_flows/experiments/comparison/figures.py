@@ -1,201 +1,203 @@
-"""The pictures of a comparison."""
+"""The pictures of a comparison, from its results alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-from nflows.flows.base import Flow
-from torch import Tensor
-from torch.nn.functional import pad
 
-from iresnet_flows.experiments.comparison.contenders import Contender
-from iresnet_flows.experiments.comparison.runs import Run
-from iresnet_flows.experiments.comparison.training import prepared
-from iresnet_flows.experiments.data.datasets import Dataset
-from iresnet_flows.experiments.drawing import COLOURS, MARKERS, blank, save
+from iresnet_flows.experiments.comparison.groups import Group
+from iresnet_flows.experiments.comparison.results import Data, Result
+from iresnet_flows.experiments.comparison.rows import good
+from iresnet_flows.experiments.comparison.series import ceiling, curve, error_shares
+from iresnet_flows.experiments.comparison.styles import Style
+from iresnet_flows.experiments.data.tables import Array
+from iresnet_flows.experiments.drawing import blank, save
 
-__all__ = ["draw"]
+__all__ = ["Panel", "density_panels", "draw", "sample_panels"]
 
-DIGIT = 8
+SIDES = {64: 8, 784: 28}
+"""The sides of square pictures with that many columns."""
+
 SHOWN = 24
-CLOUD = 2000
-GRID = 160
+MARGIN = 0.1
+COST = {
+    "train_seconds": "training (s)",
+    "log_prob_ms": "log-likelihood of 256 rows (ms)",
+    "sample_ms": "256 samples (ms)",
+}
+
+Panel = tuple[str, Callable[[Axes], None]]
+"""A caption, and what draws beneath it."""
 
 
-def draw(
-    folder: Path,
-    dataset: Dataset,
-    contenders: Sequence[Contender],
-    runs: dict[str, list[Run]],
-    rows: list[dict[str, Any]],
-) -> None:
-    """Write every figure that these data have."""
-    flows = {
-        c.title: run.flow
-        for c in contenders
-        if (run := next((r for r in runs[c.name] if r.error is None), None)) is not None
-    }
-    styles = {c.title: (COLOURS[i % 7], MARKERS[i % 7]) for i, c in enumerate(contenders)}
-    titles = {c.name: c.title for c in contenders}
-
-    save(folder / "curves.png", curves(contenders, runs, styles))
-    if flows:
-        save(folder / "samples.png", samples(dataset, flows))
-        save(folder / "inverse_error.png", inverse_error(dataset, flows, styles))
-        save(folder / "cost.png", cost([r for r in rows if r["step_ms"]], titles, styles))
-    if flows and dataset.features == 2:
-        save(folder / "densities.png", densities(dataset, flows))
+def draw(folder: Path, group: Group, looks: dict[str, Style]) -> None:
+    """Write every figure that these results have."""
+    if any(map(curve, group.results)):
+        save(folder / "curves.png", curves(group, looks))
+    if any(row["nats"] is not None for row in group.rows):
+        save(folder / "cost.png", cost(group, looks))
+    if any(error_shares(runs) for runs in group.runs.values()):
+        save(folder / "inverse_error.png", inverse_error(group, looks))
+    for name, panels in (("samples", sample_panels(group)), ("densities", density_panels(group))):
+        if panels:
+            save(folder / f"{name}.png", side_by_side(panels))
 
 
-def curves(
-    contenders: Sequence[Contender],
-    runs: dict[str, list[Run]],
-    styles: dict[str, tuple[str, str]],
-) -> Figure:
+def curves(group: Group, looks: dict[str, Style]) -> Figure:
     """Validation nats over the seconds of training."""
-    figure, axes = blank(1, 7, 4.2)
-    tops = []
-    for contender in contenders:
-        colour, marker = styles[contender.title]
-        for i, run in enumerate(run for run in runs[contender.name] if run.curve):
-            _, seconds, nats = zip(*run.curve, strict=True)
-            label = contender.title if i == 0 else None
-            every = max(1, len(nats) // 8)
-            axes[0].plot(seconds, nats, color=colour, marker=marker, markevery=every, label=label)
-            tops.append(nats[len(nats) // 8])
-    if tops:
-        low, high = axes[0].get_ylim()
-        axes[0].set_ylim(low, min(high, max(tops) + 0.05 * (max(tops) - low)))
-    axes[0].set(xlabel="training time (s)", ylabel="validation (nats, lower is better)")
-    axes[0].legend(frameon=False)
+    figure, (axis, *_) = blank(1, 7, 4.2)
+    for model, runs in group.runs.items():
+        style, label = looks[model], runs[0].title
+        for line in filter(None, map(curve, runs)):
+            every = max(1, len(line[0]) // 8)
+            axis.plot(
+                *line,
+                style.line,
+                color=style.colour,
+                marker=style.marker,
+                markevery=every,
+                label=label,
+            )
+            label = ""
+    top = ceiling(group.results)
+    if top is not None and top < axis.get_ylim()[1]:
+        axis.set_ylim(top=top)
+    axis.set(xlabel="training time (s)", ylabel="validation (nats, lower is better)")
+    axis.legend(frameon=False, fontsize=8)
     return figure
 
 
-def samples(dataset: Dataset, flows: dict[str, Flow]) -> Figure:
-    """Samples of each flow beside rows of the test data."""
-    drawn = {"test data": dataset.test[:CLOUD]}
-    for title, flow in flows.items():
-        drawn[title] = dataset.restore(sample(flow, CLOUD))
-
-    height = 3.2 if dataset.features == DIGIT**2 else 2.6
-    figure, axes = blank(len(drawn), 2.3 * min(len(drawn), 6), height)
-    for axis, (title, rows) in zip(axes, drawn.items(), strict=True):
-        axis.set_title(title, fontsize=10)
-        if dataset.features == DIGIT**2:
-            tiles = pad(rows[:SHOWN].reshape(6, 4, DIGIT, DIGIT), (1, 1, 1, 1))
-            side = DIGIT + 2
-            axis.imshow(tiles.transpose(1, 2).reshape(6 * side, 4 * side).numpy(), cmap="gray_r")
-            axis.set_axis_off()
-        else:
-            scatter(axis, dataset, rows)
-    return figure
-
-
-def scatter(axis: Axes, dataset: Dataset, rows: Tensor) -> None:
-    """The first two columns, or the only one as a histogram, in the range of the data."""
-    low, high = dataset.train.amin(0), dataset.train.amax(0)
-    if dataset.features == 1:
-        axis.hist(rows[:, 0].numpy(), bins=60, range=(float(low[0]), float(high[0])), density=True)
-        return
-    axis.scatter(rows[:, 0].numpy(), rows[:, 1].numpy(), s=2, linewidths=0, alpha=0.6)
-    axis.set_xlim(float(low[0]), float(high[0]))
-    axis.set_ylim(float(low[1]), float(high[1]))
-    axis.set_xlabel(dataset.columns[0], fontsize=8)
-    axis.set_ylabel(dataset.columns[1], fontsize=8)
-    axis.tick_params(labelsize=7)
-
-
-def densities(dataset: Dataset, flows: dict[str, Flow]) -> Figure:
-    """The density of each flow over the range of the data."""
-    low, high = dataset.train.amin(0), dataset.train.amax(0)
-    margin = 0.1 * (high - low)
-    low, high = low - margin, high + margin
-    x, y = (torch.linspace(float(a), float(b), GRID) for a, b in zip(low, high, strict=True))
-    points = torch.cartesian_prod(x, y).double()
-    z = dataset.prepare(points)
-
-    figure, axes = blank(len(flows), 2.3 * min(len(flows), 6), 2.6)
-    for axis, (title, flow) in zip(axes, flows.items(), strict=True):
-        with torch.no_grad():
-            density = flow.log_prob(z).exp().reshape(GRID, GRID)
-        axis.imshow(
-            density.T.numpy(),
-            origin="lower",
-            extent=(float(low[0]), float(high[0]), float(low[1]), float(high[1])),
-            aspect="auto",
-            cmap="viridis",
-        )
-        with torch.no_grad():
-            nats = float(-flow.log_prob(prepared(dataset, dataset.test)).mean())
-        axis.set_title(f"{title}: {nats + dataset.log_scale:.3f} nats", fontsize=9)
-        axis.tick_params(labelsize=7)
-    return figure
-
-
-def inverse_error(
-    dataset: Dataset, flows: dict[str, Flow], styles: dict[str, tuple[str, str]]
-) -> Figure:
-    """The error of inverse(forward(z)), test row by test row, sorted."""
-    z = prepared(dataset, dataset.test)
-    figure, axes = blank(1, 7, 4.2)
-    for title, flow in flows.items():
-        colour, marker = styles[title]
-        with torch.no_grad():
-            noise, _ = flow._transform(z)
-            restored, _ = flow._transform.inverse(noise)
-        error = (restored - z).abs().amax(-1).clamp_min(1e-9).sort().values
-        share = torch.arange(1, len(error) + 1) / len(error)
-        every = max(1, len(error) // 8)
-        axes[0].plot(
-            error.numpy(), share.numpy(), color=colour, marker=marker, markevery=every, label=title
-        )
-    axes[0].set(
-        xscale="log",
-        xlabel="largest error of inverse(forward(z)) in a row, float32",
-        ylabel="share of test rows at most there",
-    )
-    axes[0].legend(frameon=False)
-    return figure
-
-
-def cost(
-    rows: list[dict[str, Any]], titles: dict[str, str], styles: dict[str, tuple[str, str]]
-) -> Figure:
-    """Test nats over the time of a step, of log_prob and of sampling."""
-    figure, axes = blank(3, 10, 3.8)
-    measures = {
-        "step_ms": "training step",
-        "log_prob_ms": "log-likelihood",
-        "sample_ms": "samples",
-    }
-    for axis, (key, label) in zip(axes, measures.items(), strict=True):
-        for row in rows:
-            colour, marker = styles[titles[row["model"]]]
+def cost(group: Group, looks: dict[str, Style]) -> Figure:
+    """Test nats over the time of training, of log-prob and of sampling."""
+    figure, axes = blank(len(COST), 10, 3.8)
+    for axis, (key, label) in zip(axes, COST.items(), strict=True):
+        for row in group.rows:
+            if row["nats"] is None or not row[key]:
+                continue
+            style = looks[row["model"]]
             axis.errorbar(
                 row[key],
                 row["nats"],
                 yerr=row["nats_standard_error"],
-                color=colour,
-                marker=marker,
                 markersize=8,
-                label=titles[row["model"]],
+                color=style.colour,
+                marker=style.marker,
+                label=row["title"],
             )
-        axis.set(xscale="log", xlabel=f"{label} of 256 rows (ms)")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set(xscale="log", xlabel=label)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("test (nats, lower is better)")
-    axes[0].legend(frameon=False, fontsize=8)
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 
-def sample(flow: Flow, count: int) -> Tensor:
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return flow.sample(count)
+def inverse_error(group: Group, looks: dict[str, Style]) -> Figure:
+    """The error of the inverse, test row by test row, sorted."""
+    figure, (axis, *_) = blank(1, 7, 4.2)
+    for model, runs in group.runs.items():
+        if line := error_shares(runs):
+            style, every = looks[model], max(1, len(line[0]) // 8)
+            axis.plot(
+                *line,
+                style.line,
+                color=style.colour,
+                marker=style.marker,
+                markevery=every,
+                label=runs[0].title,
+            )
+    axis.set(
+        xscale="log",
+        xlabel="largest error of inverse(forward(z)) in a row, float32",
+        ylabel="share of test rows at most there",
+    )
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def side_by_side(panels: Sequence[Panel]) -> Figure:
+    figure, axes = blank(len(panels), 2.3 * min(len(panels), 6), 2.6)
+    for axis, (caption, fill) in zip(axes, panels, strict=True):
+        axis.set_title(caption, fontsize=9)
+        axis.tick_params(labelsize=7)
+        fill(axis)
+    return figure
+
+
+def sample_panels(group: Group) -> list[Panel]:
+    """Test rows, and beside them samples of each contender."""
+    shown = [run for run in firsts(group) if "samples" in run.arrays]
+    truth = next((run.arrays["truth"] for run in shown if "truth" in run.arrays), None)
+    rows = [("test data", truth)] if truth is not None else []
+    rows += [(run.title, run.arrays["samples"]) for run in shown]
+    return [(title, of_rows(group.data, part)) for title, part in rows]
+
+
+def density_panels(group: Group) -> list[Panel]:
+    """The density of each contender over the range of two columns."""
+    return [
+        (run.title, of_density(group.data, run.arrays["density"]))
+        for run in firsts(group)
+        if "density" in run.arrays and group.data.features == 2
+    ]
+
+
+def firsts(group: Group) -> Iterator[Result]:
+    """The first run of each contender that has a result."""
+    for runs in group.runs.values():
+        yield from good(runs)[:1]
+
+
+def of_rows(data: Data, rows: Array) -> Callable[[Axes], None]:
+    def fill(axis: Axes) -> None:
+        if data.features in SIDES:
+            tiles(axis, rows, SIDES[data.features])
+        elif data.features == 1:
+            axis.hist(rows[:, 0], bins=60, range=(data.low[0], data.high[0]), density=True)
+        else:
+            scatter(axis, data, rows)
+
+    return fill
+
+
+def scatter(axis: Axes, data: Data, rows: Array) -> None:
+    """The first two columns, in the range of the data."""
+    size = 2 if len(rows) > 100 else 14
+    axis.scatter(rows[:, 0], rows[:, 1], s=size, linewidths=0, alpha=0.6)
+    axis.set_xlim(data.low[0], data.high[0])
+    axis.set_ylim(data.low[1], data.high[1])
+    axis.set_xlabel(data.columns[0], fontsize=8)
+    axis.set_ylabel(data.columns[1], fontsize=8)
+
+
+def tiles(axis: Axes, rows: Array, side: int) -> None:
+    """Square pictures, four or fewer in a line."""
+    rows = rows[:SHOWN]
+    lines = math.ceil(len(rows) / 4)
+    sheet: Array = np.zeros((lines * 4, side, side))
+    sheet[: len(rows)] = rows.reshape(-1, side, side)
+    sheet = np.pad(sheet, ((0, 0), (1, 1), (1, 1)))
+    side += 2
+    sheet = sheet.reshape(lines, 4, side, side).swapaxes(1, 2).reshape(lines * side, 4 * side)
+    axis.imshow(sheet, cmap="gray_r")
+    axis.set_axis_off()
+
+
+def of_density(data: Data, density: Array) -> Callable[[Axes], None]:
+    low, high = np.array(data.low), np.array(data.high)
+    margin = MARGIN * (high - low)
+    (left, bottom), (right, top) = low - margin, high + margin
+
+    def fill(axis: Axes) -> None:
+        extent = (left, right, bottom, top)
+        axis.imshow(density.T, origin="lower", extent=extent, aspect="auto", cmap="viridis")
+
+    return fill

@@ -1,0 +1,125 @@
+"""What a comparison comes to, in words drawn from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from iresnet_flows.experiments.comparison.groups import Group
+from iresnet_flows.experiments.comparison.labels import probability
+from iresnet_flows.experiments.comparison.standings import Gap
+
+__all__ = ["failures", "findings", "listed", "overall", "told"]
+
+OURS = "i-resnet"
+SLOWER = 1.5
+
+
+def overall(groups: Sequence[Group]) -> list[str]:
+    """Who is first on how many data sets, and how ours fares; nothing of a single one."""
+    ranked = [group for group in groups if group.standings.model is not None]
+    if len(groups) < 2 or not ranked:
+        return []
+    wins: dict[str, int] = {}
+    for group in ranked:
+        title = group.standings.title or ""
+        wins[title] = wins.get(title, 0) + 1
+    tally = [f"{title} on {count}" for title, count in sorted(wins.items(), key=lambda w: -w[1])]
+    told = [f"Of {len(ranked)} comparisons the lowest mean test loss is that of {listed(tally)}."]
+
+    won = [group.title for group in ranked if group.standings.model == OURS]
+    gaps = [(group.title, gap) for group in ranked if (gap := group.standings.gap(OURS))]
+    tied = [title for title, gap in gaps if gap.tied]
+    lost = [title for title, gap in gaps if not gap.tied]
+    if won or gaps:
+        parts = [("comes first on", won), ("is tied with the first on", tied), ("loses on", lost)]
+        told.append(
+            "i-ResNet " + listed([f"{verb} {listed(on)}" for verb, on in parts if on]) + "."
+        )
+    return told
+
+
+def findings(group: Group) -> list[str]:
+    """Who is first on a data set, who is tied, where ours loses, and what failed."""
+    return [*order(group), *ours(group), *failures(group)]
+
+
+def order(group: Group) -> Iterator[str]:
+    standings = group.standings
+    if standings.model is None:
+        yield "No contender has a test loss to compare."
+        return
+    first = next(row for row in group.rows if row["model"] == standings.model)
+    yield f"{standings.title} reaches the lowest mean test loss, {first['nats']:.3f} nats."
+
+    tied = [gap.title for gap in standings.gaps if gap.tied]
+    behind = [gap for gap in standings.gaps if not gap.tied]
+    unsure = [gap.title for gap in behind if not gap.certain]
+    if tied:
+        verb = "is" if len(tied) == 1 else "are"
+        yield f"{listed(tied)} {verb} tied with it, within 2 standard errors."
+    if behind:
+        nearest = behind[0]
+        yield f"It is ahead of {nearest.title}, the nearest not tied, by {told(nearest)}."
+    if unsure:
+        yield f"After Holm, chance may still account for its lead over {listed(unsure)}."
+
+
+def ours(group: Group) -> Iterator[str]:
+    """Where this package's own flow loses."""
+    gap = group.standings.gap(OURS)
+    if gap is not None and not gap.tied:
+        place = [g.model for g in group.standings.gaps].index(OURS) + 2
+        yield (
+            f"{gap.title} loses here: it is {told(gap)} behind {group.standings.title}, place "
+            f"{place} of {len(group.standings.gaps) + 1}."
+        )
+    row = next((row for row in group.rows if row["model"] == OURS), None)
+    for name, what in (("sample_ms", "Sampling"), ("log_prob_ms", "A log-likelihood")):
+        timed = [other for other in group.rows if other[name] and other["nats"] is not None]
+        if row is None or row not in timed:
+            continue
+        fastest = min(timed, key=lambda other: other[name])
+        ratio = row[name] / fastest[name]
+        if ratio > SLOWER:
+            yield (
+                f"{what} takes {row['title']} {ratio:,.3g} times as long as {fastest['title']}, "
+                "the fastest."
+            )
+
+
+def told(gap: Gap) -> str:
+    """A difference with its error, in nats and in standard errors, and its p value."""
+    d = gap.difference
+    size = f"{d.mean:.3f} ± {d.standard_error:.3f} nats"
+    if d.standard_error == 0:
+        return size
+    return f"{size} ({d.sigmas:.1f} standard errors, {probability(gap.p)} after Holm)"
+
+
+def failures(group: Group) -> list[str]:
+    """A sentence on each contender that failed, or has no density."""
+    return [sentence for row in group.rows for sentence in mishaps(row)]
+
+
+def mishaps(row: dict[str, Any]) -> Iterator[str]:
+    if row["failed"]:
+        seeds: dict[str, list[str]] = {}
+        for failed in row["failed"]:
+            seed, reason = failed.split(": ", 1)
+            seeds.setdefault(reason.rstrip("."), []).append(seed.removeprefix("seed "))
+        reasons = "; ".join(
+            f"seed{'s' * (len(of) > 1)} {listed(of)}: {reason}" for reason, of in seeds.items()
+        )
+        yield f"{row['title']} failed in {row['nan_runs']} of {row['runs']} runs ({reasons})."
+    if row["remark"]:
+        yield f"{row['title']}: {row['remark'].rstrip('.')}."
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence lists them.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -1,0 +1,110 @@
+"""A row of the table for each contender: what its runs over the seeds come to."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from iresnet_flows.experiments.comparison.results import PROBES, PROPERTIES, Result
+from iresnet_flows.experiments.comparison.statistics import standard_error
+
+__all__ = ["by_model", "failure", "good", "rows"]
+
+COSTS = ("step_ms", "log_prob_ms", "sample_ms", "peak_mb")
+COUNTS = ("log_prob_evaluations", "sample_evaluations")
+
+
+def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for each contender on one data set with one budget, as each first appears.
+
+    Nats are means over the seeds that have a result, with a standard error over them (of one
+    seed, over the test rows); costs and evaluations are medians, other probes the largest, and
+    None where one of the runs has none. Properties and their evidence are those of the first run
+    that has a result.
+    """
+    return [row(runs) for runs in by_model(results).values()]
+
+
+def by_model(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """The runs of each contender, one a seed: of several the first."""
+    groups: dict[str, dict[int, Result]] = {}
+    for result in results:
+        groups.setdefault(result.plan.model, {}).setdefault(result.plan.seed, result)
+    return {model: [runs[seed] for seed in sorted(runs)] for model, runs in groups.items()}
+
+
+def failure(result: Result) -> str | None:
+    """Why a run counts for nothing, or None; to have no density is no failure."""
+    if result.error is None and result.nats is not None and not math.isfinite(result.nats):
+        return f"the test loss is {result.nats}"
+    return result.error
+
+
+def good(runs: Iterable[Result]) -> list[Result]:
+    """Those that have not failed."""
+    return [run for run in runs if failure(run) is None]
+
+
+def row(runs: Sequence[Result]) -> dict[str, Any]:
+    whole = good(runs)
+    counted = whole or runs
+    first = counted[0]
+    scored = [run for run in whole if run.nats is not None]
+    nats = [run.nats for run in scored if run.nats is not None]
+    return {
+        "model": first.plan.model,
+        **{name: first.properties.get(name) for name in PROPERTIES},
+        "evidence": dict(first.evidence),
+        "nats": mean(nats),
+        "nats_standard_error": spread(scored, nats),
+        "bits_per_dim": mean(run.bits_per_dim for run in scored),
+        "parameters": first.parameters,
+        "train_seconds": mean(run.train_seconds for run in counted),
+        "steps": round(statistics.fmean(run.steps for run in counted)),
+        **{name: median(run.costs.get(name) for run in whole) for name in COSTS},
+        **{name: probe(whole, name) for name in PROBES},
+        "nats_by_seed": {str(run.plan.seed): run.nats for run in scored},
+        "failed": [f"seed {run.plan.seed}: {why}" for run in runs if (why := failure(run))],
+        "nan_runs": len(runs) - len(whole),
+        "runs": len(runs),
+        "remark": first.remark,
+        "title": first.title,
+        "recipe": first.recipe,
+        "origin": first.origin,
+    }
+
+
+def spread(scored: Sequence[Result], nats: Sequence[float]) -> float | None:
+    if len(nats) > 1:
+        return standard_error(nats)
+    return scored[0].row_standard_error if scored else None
+
+
+def probe(runs: Sequence[Result], name: str) -> Any:
+    if name in COUNTS:
+        return median(run.probes.get(name) for run in runs)
+    if name == "takes_context":
+        return runs[0].probes.get(name) if runs else None
+    return worst([run.probes.get(name) for run in runs])
+
+
+def worst(values: Sequence[float | None]) -> float | None:
+    """The largest, or None where one is missing or no number."""
+    known = present(values)
+    return max(known) if known and len(known) == len(values) else None
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    known = present(values)
+    return statistics.fmean(known) if known else None
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    known = present(values)
+    return statistics.median(known) if known else None
+
+
+def present(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and not math.isnan(value)]
