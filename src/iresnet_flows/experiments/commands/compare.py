@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.console import Console
@@ -21,7 +21,6 @@ from iresnet_flows.experiments.commands.app import (
 __all__ = ["compare"]
 
 MINUTES = 1.0
-MATCHES = ("parameters", "time", "none")
 STOPPED = "\nStopped. What is done is in {}; the same command goes on."
 
 
@@ -64,25 +63,27 @@ def compare(
     # Lightning takes seconds to import, which --help need not.
     from iresnet_flows.experiments.comparison.compare import Settings
     from iresnet_flows.experiments.comparison.compare import compare as run
-    from iresnet_flows.experiments.comparison.contenders import chosen
-    from iresnet_flows.experiments.comparison.report import terminal_tables
+    from iresnet_flows.experiments.comparison.contenders import CONTENDERS, chosen
+    from iresnet_flows.experiments.comparison.report import terminal_report
+    from iresnet_flows.experiments.comparison.results import Match
     from iresnet_flows.experiments.data import load
     from iresnet_flows.experiments.machines import cores
     from iresnet_flows.experiments.storage import output_folder
 
-    if match not in MATCHES:
-        raise UsageError(f"--match must be one of {', '.join(MATCHES)}, got {match!r}.")
+    if match not in get_args(Match):
+        raise UsageError(f"--match must be one of {', '.join(get_args(Match))}, got {match!r}.")
     check_budget(steps, minutes)
     check_device(device)
     check_jobs(jobs)
-    who = chosen(models.split(",") if models is not None else None, contender or [])
+    names_of_models = [*CONTENDERS] if models == "all" else models and models.split(",")
+    who = chosen(names_of_models or None, contender or [])
     names = list(dict.fromkeys(data or ["digits"]))
     settings = Settings(
         seeds=tuple(dict.fromkeys(seed or [0])),
         steps=steps,
         minutes=None if steps is not None else minutes or MINUTES,
         rows=rows,
-        match=match,
+        match=cast("Match", match),
         device=device,
         data_dir=data_dir,
         jobs=1 if device != "cpu" else jobs or cores(),
@@ -92,6 +93,6 @@ def compare(
     folder, console = output_folder(out), Console()
     with interruptible(folder, console, STOPPED):
         results = run(settings, datasets, who, folder, fresh, console)
-    for table in terminal_tables(results):
-        console.print(table)
+    for part in terminal_report(results):
+        console.print(part)
     console.print(f"The page is at {folder / 'report.html'}")

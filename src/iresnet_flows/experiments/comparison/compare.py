@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from iresnet_flows.experiments.comparison.contenders import Contender, require_features
+from iresnet_flows.errors import UnmatchedContender
+from iresnet_flows.experiments.comparison.contenders import Contender, width_of
 from iresnet_flows.experiments.comparison.report import write_reports
-from iresnet_flows.experiments.comparison.results import Plan, Result
+from iresnet_flows.experiments.comparison.results import Match, Plan, Result
 from iresnet_flows.experiments.comparison.runs import Task
 from iresnet_flows.experiments.comparison.schedule import carry_out
 from iresnet_flows.experiments.data.datasets import Dataset
@@ -42,7 +44,7 @@ class Settings:
     steps: int | None
     minutes: float | None
     rows: int | None
-    match: str
+    match: Match
     device: str
     data_dir: Path | None
     jobs: int
@@ -91,8 +93,7 @@ def planned(
     settings: Settings, name: str, dataset: Dataset, contenders: Sequence[Contender], folder: Path
 ) -> Iterator[Task]:
     """The runs on one data set, seed by seed, so that an early end leaves whole comparisons."""
-    for who in contenders:
-        require_features(who, dataset.features)
+    sizes = {who.name: sized(who, dataset.features, settings.match) for who in contenders}
     print_of_rows = fingerprint(dataset)
     for seed in settings.seeds:
         for who in contenders:
@@ -100,7 +101,17 @@ def planned(
                 *(name, print_of_rows, who.name, seed, settings.steps, settings.minutes),
                 *(settings.rows, settings.match, settings.device),
             )
-            yield Task(plan, settings.data_dir, folder / plan.slug, settings.command)
+            at = folder / plan.slug
+            yield Task(plan, *sizes[who.name], settings.data_dir, at, settings.command)
+
+
+def sized(who: Contender, features: int, match: Match) -> tuple[int | None, str | None]:
+    """The width at which it is compared, the same in all its runs, and what to know of it."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UnmatchedContender)
+        width = width_of(who, features, match)
+    unmatched = [str(w.message) for w in said if issubclass(w.category, UnmatchedContender)]
+    return width, " ".join(filter(None, [who.remark, *unmatched])) or None
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.data.tables import Array
 from iresnet_flows.experiments.storage import read_json, write, write_json
 
-__all__ = ["PROBES", "PROPERTIES", "Data", "Plan", "Result", "found"]
+__all__ = ["PROBES", "PROPERTIES", "Data", "Match", "Plan", "Result", "found"]
 
+Match: TypeAlias = Literal["parameters", "time", "none"]
 RESULT = "result.json"
 ARRAYS = "arrays.npz"
 
@@ -73,7 +74,7 @@ class Plan:
     steps: int | None = None
     minutes: float | None = None
     rows: int | None = None
-    match: str = "parameters"
+    match: Match = "parameters"
     device: str = "cpu"
 
     @property

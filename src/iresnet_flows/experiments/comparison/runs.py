@@ -10,7 +10,7 @@ import torch
 
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison import costs
-from iresnet_flows.experiments.comparison.contenders import Contender, build, chosen, width_of
+from iresnet_flows.experiments.comparison.contenders import Contender, chosen
 from iresnet_flows.experiments.comparison.evaluation import test
 from iresnet_flows.experiments.comparison.probes import probe
 from iresnet_flows.experiments.comparison.properties import measure
@@ -42,12 +42,16 @@ class Task:
 
     Arguments:
         plan: What it is made of.
+        width: The contender's width, or None where it has none.
+        remark: What a reader must know of its numbers, or None.
         data_dir: Where data sets of files are.
         folder: The folder of this run alone.
         command: The command that asks for it.
     """
 
     plan: Plan
+    width: int | None
+    remark: str | None
     data_dir: Path | None
     folder: Path
     command: str
@@ -89,8 +93,7 @@ def run(
 ) -> None:
     """Fill in the result."""
     plan = result.plan
-    result.width = width_of(who, dataset.features, plan.match)
-    flow = build(who, dataset.features, plan.match)
+    flow = who.make(dataset.features, result.width or 0)
     result.parameters = sum(p.numel() for p in flow.parameters() if p.requires_grad)
     training = Training(flow, who, dataset, Budget(plan.steps, plan.minutes), plan.seed)
     try:
@@ -124,7 +127,8 @@ def blank(task: Task, who: Contender, dataset: Dataset) -> Result:
     return Result(
         *(task.plan, data, who.title, who.recipe, who.origin, task.command),
         versions(PACKAGES),
-        remark=who.remark,
+        remark=task.remark,
+        width=task.width,
     )
 
 

@@ -35,13 +35,13 @@ def from_spec(spec: str, name: str | None = None) -> Contender:
 
     Arguments:
         spec: Where it is.
-        name: What `--models` calls it. None: ``package.module.factory``.
+        name: What `--models` calls it. None: the same.
 
     Raises:
         UsageError: There is no such thing, or it is no factory.
     """
     found = imported(spec)
-    own = name or spec.replace(":", ".")
+    own = name or spec
     if isinstance(found, Contender):
         return replace(found, name=own, origin="yours", make=Imported(spec, takes_width=True))
     width = own_width(spec, found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache, partial
-from typing import Literal, TypeAlias
 from warnings import warn
 
 from nflows.flows.base import Flow
@@ -17,11 +16,10 @@ from iresnet_flows.experiments.comparison.contenders.recipes import (
 )
 from iresnet_flows.experiments.comparison.contenders.registry import CONTENDERS
 from iresnet_flows.experiments.comparison.contenders.stopwatch import step_seconds, width_in_time
+from iresnet_flows.experiments.comparison.results import Match
 from iresnet_flows.experiments.widths import fitting_width, parameters
 
-__all__ = ["Match", "build", "width_of"]
-
-Match: TypeAlias = Literal["parameters", "time", "none"]
+__all__ = ["build", "width_of"]
 
 YARDSTICK = "i-resnet"
 SIZE_SLACK = 0.1

@@ -68,7 +68,7 @@ def chosen(models: Sequence[str] | None, foreign: Sequence[str] = ()) -> list[Co
         require_known(name, [*CONTENDERS, *others])
     found = [
         CONTENDERS[name] if name in CONTENDERS else from_spec(others[name], name)
-        for name in dict.fromkeys(models or PAPER)
+        for name in dict.fromkeys(PAPER if models is None else models)
     ]
     for contender in found:
         require_installed(contender)
