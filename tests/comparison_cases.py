@@ -40,7 +40,7 @@ def data(name="two-moons", columns=2, discrete=False):
 def result(model="i-resnet", seed=0, nats=1.0, about=None, steps=2000, match="parameters", **rest):
     """A run of that mean test loss; what rows share and what seeds share are drawn alike."""
     about = about or data()
-    plan = Plan(about.name, f"print of {about.name}", model, seed, steps, None, match)
+    plan = Plan(about.name, f"print of {about.name}", model, seed, steps, match=match)
     place = list(TITLES).index(model) + 1
     shared = np.random.default_rng(0).normal(size=ROWS)
     own = np.random.default_rng([place, seed]).normal(size=ROWS)

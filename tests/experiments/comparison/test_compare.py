@@ -11,12 +11,13 @@ import torch
 pytest.importorskip("lightning")
 pytest.importorskip("nflows")
 
+import numpy as np
 from commands import command
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
-from iresnet_flows.experiments.comparison import contenders, costs, properties
-from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build, chosen, couplings
+from iresnet_flows.experiments.comparison import contenders
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, chosen, couplings
 from iresnet_flows.experiments.comparison.results import PROPERTIES, Plan, Result
 from iresnet_flows.experiments.comparison.schedule import Line
 from iresnet_flows.experiments.comparison.training import Training
@@ -194,7 +195,7 @@ def test_contender_whose_loss_is_nan_is_reported_and_the_rest_goes_on(
         contenders.Contender("nice", "NICE", "broken", broken, least_features=2),
     )
     arguments = ("compare", "rings", "--models", "nice,realnvp", "--steps", 5, "--out", tmp_path)
-    assert not command(monkeypatch, *arguments)
+    assert not command(monkeypatch, *arguments, "--jobs", 1)
     nice, realnvp = json.loads((tmp_path / "table1.json").read_text())["rows"]
     assert nice["nats"] is None
     assert "the loss became nan at step 0" in nice["failed"][0]
@@ -255,15 +256,12 @@ def test_unknown_contender_is_named_with_the_nearest():
         chosen(["i-resnt"])
 
 
-def test_building_leaves_the_random_state_alone():
-    before = torch.random.get_rng_state()
-    properties.measure(
-        build(CONTENDERS["nice"], 2), torch.randn(8, 2, generator=torch.Generator())
-    )
-    with torch.random.fork_rng():
-        build(CONTENDERS["glow"], 3)
-    costs.sample_ms(build(CONTENDERS["nice"], 2))
-    assert before.shape == torch.random.get_rng_state().shape
+def test_runs_leave_the_random_state_alone(tmp_path, monkeypatch):
+    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    arguments = ("compare", "circles", "--models", "nice", "--steps", 3, "--jobs", 1)
+    assert not command(monkeypatch, *arguments, "--out", tmp_path)
+    assert torch.equal(torch_state, torch.random.get_rng_state())
+    assert (numpy_state == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
 def test_budget_counts_steps_or_minutes():

@@ -140,7 +140,7 @@ def test_a_width_is_matched_and_a_contender_keeps_its_rate():
     found = build(from_spec(spec("zuko_flow")), 5)
     assert abs(sum(p.numel() for p in found.parameters()) - size) < 0.1 * size
     assert width > 16
-    assert contender.title == spec("layer") and contender.name == "foreign_cases.layer"
+    assert contender.title == spec("layer") and contender.name == "foreign_cases:layer"
     assert from_spec(spec("TUNED")).learning_rate == 0.01
     assert build(from_spec(spec("TUNED")), 2, "none").sample(3).shape == (3, 2)
     assert from_spec(spec("nflows_flow")).recipe.startswith("One masked layer")
@@ -150,7 +150,7 @@ def test_foreign_ones_come_last_and_registered_ones_are_known_by_name(monkeypatc
     entry = EntryPoint("mine", spec("layer"), foreign.GROUP)
     monkeypatch.setattr(foreign, "entry_points", lambda group: [entry])
     names = [c.name for c in chosen(["mine", "nice"], [spec("nflows_flow")])]
-    assert names == ["mine", "nice", "foreign_cases.nflows_flow"]
+    assert names == ["mine", "nice", "foreign_cases:nflows_flow"]
     with pytest.raises(UsageError, match="did you mean 'mine'"):
         chosen(["mien"])
 
@@ -181,4 +181,4 @@ def test_factories_beside_the_working_directory_are_found(tmp_path, monkeypatch)
     (tmp_path / "beside_me.py").write_text("from foreign_cases import layer as mine\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [p for p in __import__("sys").path if p])
-    assert from_spec("beside_me:mine").name == "beside_me.mine"
+    assert from_spec("beside_me:mine").name == "beside_me:mine"

@@ -16,7 +16,7 @@ __all__ = ["Group", "grouped"]
 
 MATCHES = {
     "parameters": "equal parameters",
-    "time": "equal training time",
+    "time": "equal time of a step",
     "none": "nothing made equal",
 }
 

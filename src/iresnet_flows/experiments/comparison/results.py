@@ -86,10 +86,9 @@ class Plan:
 
     @property
     def budget(self) -> str:
-        """The budget in words."""
-        if self.steps is not None:
-            return f"{self.steps:,} steps"
-        return f"{self.minutes:g} min"
+        """The budget in words, with the rows where they are not all."""
+        length = f"{self.steps:,} steps" if self.steps is not None else f"{self.minutes:g} min"
+        return length if self.rows is None else f"{length} on {self.rows:,} rows"
 
 
 @dataclass(frozen=True)

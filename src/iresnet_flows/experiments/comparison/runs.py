@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison import costs
@@ -75,8 +77,9 @@ def perform(task: Task, progress: Progress) -> Result:
     dataset = read(plan.data, task.data_dir, plan.rows)
     who = contender(plan.model)
     result = blank(task, who, dataset)
-    with one_thread(), torch.random.fork_rng(devices=[]), quiet():
+    with one_thread(), isolate_rng(), quiet():
         torch.manual_seed(plan.seed)
+        np.random.seed(plan.seed)  # noqa: NPY002  from which normflows draws
         try:
             run(result, who, dataset, task.folder, progress)
         except Diverged as diverged:
