@@ -44,9 +44,9 @@ def realnvp(features: int, width: int) -> Flow:
     return SimpleRealNVP(features, width, num_layers=DEPTH, num_blocks_per_layer=2)
 
 
-def glow(features: int, width: int) -> Flow:
+def glow(features: int, width: int, depth: int = DEPTH) -> Flow:
     steps = []
-    for _ in range(DEPTH):
+    for _ in range(depth):
         coupling = AffineCouplingTransform(alternating(features), nets(width))
         steps += [ActNorm(features), LULinear(features, identity_init=True), coupling]
     return Flow(CompositeTransform(steps), StandardNormal([features]))

@@ -1,0 +1,138 @@
+"""Figure 2: densities of two-dimensional data, i-ResNet beside Glow."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, Contender, chosen
+from iresnet_flows.experiments.comparison.contenders.couplings import glow
+from iresnet_flows.experiments.comparison.groups import Group, grouped
+from iresnet_flows.experiments.data.toys import TOYS
+from iresnet_flows.experiments.drawing import blank, save
+from iresnet_flows.experiments.markdown import markdown_table
+from iresnet_flows.experiments.paper.comparisons import compared
+from iresnet_flows.experiments.storage import write_json, write_text
+from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.versions import versions
+from iresnet_flows.nflows import InvertibleResidualFlow
+
+__all__ = ["DEEP_GLOW", "DEEP_I_RESNET", "study"]
+
+MINUTES = {"quick": 1.0, "paper": 120.0}
+CLOUD = 2000
+
+
+def deep_i_resnet(features: int, width: int) -> InvertibleResidualFlow:
+    return InvertibleResidualFlow(features, width, 100, num_blocks_per_layer=3, activation="elu")
+
+
+DEEP_GLOW = Contender(
+    "glow-100",
+    "Glow",
+    "100 steps of nflows' ActNorm, LULinear and affine coupling, as in the paper's Figure 2",
+    partial(glow, depth=100),
+    learning_rate=1e-3,
+    least_features=2,
+    width=16,
+)
+DEEP_I_RESNET = Contender(
+    "i-resnet-100",
+    "i-ResNet",
+    "100 residual blocks of this package, ELU MLPs 2-64-64-64-2, as in the paper's Figure 2",
+    deep_i_resnet,
+    learning_rate=1e-3,
+    width=64,
+)
+SCALES = {
+    "quick": ("glow", "i-resnet"),
+    "paper": tuple(f"{__name__}:{name}" for name in ("DEEP_GLOW", "DEEP_I_RESNET")),
+}
+
+
+def study(settings: Settings) -> None:
+    """Train both on all two-dimensional data sets, of the same depth and similar parameters.
+
+    Raises:
+        UsageError: Models are named.
+    """
+    if settings.models is not None:
+        raise UsageError("fig2 is of Glow and i-ResNet: leave out --models.")
+    seed = (settings.seeds or (0,))[0]
+    quick = settings.scale == "quick"
+    names = SCALES[settings.scale]
+    contenders = [CONTENDERS[name] for name in names] if quick else chosen([], names)
+    console = Console()
+    minutes = settings.minutes or MINUTES[settings.scale]
+    groups = grouped(compared(settings, list(TOYS), contenders, minutes, (seed,), console))
+
+    save(settings.out / "fig2.png", picture(groups))
+    table = markdown_table(*tabulated(groups))
+    terms = f"`{settings.command}`\n\n{groups[0].terms}, seed {seed}. Test nats, lower is better."
+    write_text(settings.out / "fig2.md", f"{terms}\n\n{table}\n")
+    record = {
+        "command": settings.command,
+        "scale": settings.scale,
+        "versions": versions(("nflows", "lightning", "numpy")),
+        "rows": [{"data": group.data.name, **row} for group in groups for row in group.rows],
+    }
+    write_json(settings.out / "fig2.json", record)
+    console.print(f"{table}\n\nThe figure is at {settings.out / 'fig2.png'}")
+
+
+def tabulated(groups: list[Group]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: the nats of both on each data set, and the difference row by row."""
+    titles = [row["title"] for row in groups[0].rows]
+    heads = ["data", *titles, f"{titles[1]} below {titles[0]}", "parameters"]
+    rows = []
+    for group in groups:
+        nats = [said(row) for row in group.rows]
+        sizes = " / ".join(f"{row['parameters']:,}" for row in group.rows)
+        rows.append([group.data.name, *nats, ahead(group), sizes])
+    return heads, rows
+
+
+def said(row: dict[str, Any]) -> str:
+    if row["nats"] is None:
+        return "failed"
+    return f"{row['nats']:.3f} ± {row['nats_standard_error']:.3f}"
+
+
+def ahead(group: Group) -> str:
+    """By how much the second is below the first, with its standard error."""
+    first, _ = group.rows
+    for gap in group.standings.gaps:
+        sign = 1 if gap.model == first["model"] else -1
+        return f"{sign * gap.difference.mean:+.3f} ± {gap.difference.standard_error:.3f}"
+    return "none"
+
+
+def picture(groups: list[Group]) -> Figure:
+    """A line of panels a data set: its test rows, Glow, i-ResNet, with the nats above each."""
+    figure, axes = blank(3 * len(groups), 13.2, 2.3)
+    for i, group in enumerate(groups):
+        truth, *others = axes[3 * i : 3 * i + 3]
+        data = group.data
+        margin = [0.1 * (high - low) for low, high in zip(data.low, data.high, strict=True)]
+        x0, y0 = (low - m for low, m in zip(data.low, margin, strict=True))
+        x1, y1 = (high + m for high, m in zip(data.high, margin, strict=True))
+        rows = group.results[0].arrays["truth"][:CLOUD]
+        truth.scatter(rows[:, 0], rows[:, 1], s=1, linewidths=0, color="#333333")
+        truth.set(xlim=(x0, x1), ylim=(y0, y1))
+        truth.set_title(data.name, fontsize=9)
+        for axis, run in zip(others, group.results, strict=True):
+            shown = run.title if run.nats is None else f"{run.title}: {run.nats:.3f} nats"
+            axis.set_title(shown, fontsize=9)
+            if "density" in run.arrays:
+                density = run.arrays["density"].T
+                axis.imshow(
+                    density, origin="lower", extent=(x0, x1, y0, y1), aspect="auto", cmap="viridis"
+                )
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure
