@@ -96,7 +96,7 @@ def train(model: nn.Module, loss: Callable[[], Tensor], budget: Budget, rate: fl
         value = loss()
         if not math.isfinite(value.item()):
             raise Diverged(f"the loss is {value.item()} at step {steps}")
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         steps += 1

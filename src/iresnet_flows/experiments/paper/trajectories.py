@@ -31,9 +31,8 @@ def crossings(paths: Tensor) -> Tensor:
         paths: As `trajectories` gives them.
     """
     found = [paths.new_zeros(0, 2)]
-    for depth, (here, there) in enumerate(zip(paths[:-1], paths[1:], strict=True)):
-        order = here.argsort()
-        here, there = here[order], there[order]
+    for depth, layer in enumerate(paths.unfold(0, 2, 1)):
+        here, there = layer[layer[:, 0].argsort()].T
         a, b = here.diff(), there.diff()
         meet = (a > 0) & (b <= 0)
         share = (a / (a - b))[meet]
