@@ -51,9 +51,10 @@ EXPLANATION = (
     "{noise:g}, drawn once: x³ after half of the blocks, x after all. *rms* is the error against "
     "each target without its noise. *crossings* are those of the {drawn} paths drawn, from one "
     "block to the next, between neighbours. *slope* is the smallest of the whole map, "
-    "and *bound* what is certified to lie below it, the product of 1 - L over the blocks. *inverse* is the "
-    "largest of |x - F⁻¹(F(x))| in float64: by the certified inverse of the i-ResNet, and by "
-    "{steps} fixed-point iterations a block of the ResNet. All are read on {grid} points."
+    "and *bound* what is certified to lie below it, the product of 1 - L over the blocks. "
+    "*inverse* is the largest of |x - F⁻¹(F(x))| in float64: by the certified inverse of the "
+    "i-ResNet, and by {steps} fixed-point iterations a block of the ResNet. All are read on "
+    "{grid} points."
 )
 
 
@@ -92,7 +93,7 @@ def folder(settings: Settings, model: str, seed: int) -> Path:
 
 def picture(found: Sequence[Outcome]) -> Figure:
     """The paths of each system, side by side, above the map that they come to."""
-    figure = Figure(figsize=(4.7 * len(found), 6.4), layout="constrained", dpi=140)
+    figure = Figure(figsize=(4.7 * len(found), 6.4), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     above, below = figure.subplots(
         2, len(found), sharey="row", squeeze=False, height_ratios=[1.7, 1.0]
@@ -111,14 +112,13 @@ def draw_paths(axis: Axes, each: Outcome) -> None:
     depths = range(len(each.paths))
     for i, path in enumerate(each.paths.T):
         axis.plot(depths, path, color=colours(0.92 * i / (DRAWN - 1)), linewidth=1.3)
-    style = {"color": "white", "markeredgecolor": "black", "markersize": 6, "zorder": 3}
-    axis.plot(*each.crossings.T, "o", clip_on=False, **style)
+    axis.plot(*each.crossings.T, "o", color="white", markeredgecolor="black", ms=6, zorder=3)
     half = depths[-1] // 2
     axis.axvline(half, color="0.6", linestyle=":", linewidth=1)
     count = len(each.crossings)
     said = f"{count} crossing{'s' if count > 1 else ''}" if count else "no crossings"
     axis.set_title(f"{MODELS[each.system.model]}: {said}", fontsize=12)
-    names = ["0\ninput x", f"{half}\naim: x³", f"{depths[-1]}\naim: x"]
+    names = ["0\nx", f"{half}\naim: x³", f"{depths[-1]}\naim: x"]
     axis.set_xticks([0, half, depths[-1]], names)
     axis.set_xlabel("blocks passed")
     axis.margins(x=0.02)

@@ -6,7 +6,9 @@ Everything is for one residual block at B points, with its Jacobians J written o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 from torch import Tensor
@@ -15,24 +17,31 @@ from iresnet_flows.lipschitz.branches import Residual
 from iresnet_flows.logdet import PowerSeries, RussianRoulette
 
 __all__ = [
+    "ROUNDING",
     "Draws",
     "Estimator",
+    "Row",
     "Tail",
     "certified_tail",
     "deviations",
+    "distances",
     "gaussian_roulette",
     "gaussian_series",
     "left_out",
     "loss_bound",
     "ours",
     "partial_sums",
+    "pooled",
 ]
 
 Estimator = PowerSeries | RussianRoulette
+Row = tuple[float, float, float, float]
+"""The mean number of terms, the bias, its standard error and the standard deviation."""
 
 REST = 400  # terms after which nothing is left of a series that is used here
 FULL = 1e-13
 GOING_ON = 0.5
+ROUNDING = 1e-12
 
 
 def partial_sums(jacobians: Tensor, terms: int) -> Tensor:
@@ -114,6 +123,26 @@ class Draws:
     def variance(self) -> float:
         """Over the draws, the mean of the points."""
         return float(self.values.var(0).mean())
+
+
+def pooled(draws: Sequence[Draws], truths: Sequence[Tensor]) -> Row:
+    """The row of the means over several blocks."""
+    biases = [each.bias(truth) for each, truth in zip(draws, truths, strict=True)]
+    return (
+        mean(each.terms for each in draws),
+        mean(bias for bias, _ in biases),
+        math.sqrt(mean(error**2 for _, error in biases) / len(biases)),
+        math.sqrt(mean(each.variance() for each in draws)),
+    )
+
+
+def distances(rows: Sequence[Row], truth: Sequence[float]) -> list[float]:
+    """How far drawn biases are from the exact ones, in standard errors, where there is noise."""
+    return [
+        (bias - exact) / error
+        for (_, bias, error, _), exact in zip(rows, truth, strict=True)
+        if error > ROUNDING
+    ]
 
 
 def gaussian_series(
