@@ -5,13 +5,27 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+<<<<<<< HEAD
 from collections.abc import Iterator
 from contextlib import contextmanager
+=======
+from collections.abc import Callable, Iterator, Sequence
+>>>>>>> figs
 from multiprocessing.pool import Pool
+from typing import TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+<<<<<<< HEAD
 __all__ = ["cores", "one_thread", "prepare", "torch_device", "workers"]
+=======
+__all__ = ["cores", "each_in_parallel", "torch_device", "workers"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+>>>>>>> figs
 
 
 def cores() -> int:
@@ -54,3 +68,24 @@ def prepare() -> None:
     """A process of one thread that leaves Ctrl-C to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def each_in_parallel(
+    items: Sequence[Item],
+    jobs: int,
+    console: Console,
+    title: str,
+    perform: Callable[[Item], Result],
+) -> Iterator[Result]:
+    """What is made of each, in their order, with a bar; so many processes of one thread each."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with workers(min(jobs, len(items))) as pool, Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=len(items))
+        for result in pool.imap(perform, items):
+            progress.advance(task)
+            yield result

@@ -1,4 +1,4 @@
-"""The studies of images: the tables and figures of the paper, each in a module of its own.
+"""The studies of the paper: its tables and figures, each in a module of its own.
 
 Each module of `STUDIES` offers ``study(settings: Settings) -> None``, which trains what it needs,
 prints its tables, writes them with their figures and a JSON file to ``settings.out``, and raises
@@ -7,7 +7,7 @@ prints its tables, writes them with their figures and a JSON file to ``settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -16,10 +16,10 @@ from typing import cast
 
 from iresnet_flows.errors import UsageError
 
-__all__ = ["SCALES", "STUDIES", "Settings", "study"]
+__all__ = ["SCALES", "STUDIES", "Settings", "check_models", "study"]
 
 SCALES = ("quick", "paper")
-STUDIES = ("table2", "table3", "table4", "fig3", "fig5")
+STUDIES = ("table1", "table2", "table3", "table4", "fig1", "fig2", "fig3", "fig4", "fig5")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,18 @@ class Settings:
 def check_scale(scale: str) -> None:
     if scale not in SCALES:
         raise UsageError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}.")
+
+
+def check_models(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """The models that a study is asked for, or all of it.
+
+    Raises:
+        UsageError: It has none of that name.
+    """
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise UsageError(f"--models: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
+    return tuple(dict.fromkeys(names or known))
 
 
 def study(name: str) -> Callable[[Settings], None]:

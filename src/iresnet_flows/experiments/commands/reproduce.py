@@ -18,14 +18,14 @@ from iresnet_flows.experiments.commands.app import (
 )
 from iresnet_flows.experiments.machines import cores
 from iresnet_flows.experiments.storage import output_folder
-from iresnet_flows.experiments.studies import Settings, study
+from iresnet_flows.experiments.studies import STUDIES, Settings, study
 
 __all__ = ["reproduce"]
 
 
 @app.command()
 def reproduce(
-    what: Annotated[str, typer.Argument(help="posteriors, table2, table3, table4, fig3 or fig5.")],
+    what: Annotated[str, typer.Argument(help=f"posteriors, {', '.join(STUDIES)}.")],
     scale: Annotated[str, typer.Option(help="quick, or paper.")] = "quick",
     targets: Annotated[
         str | None, typer.Option(help="Of posteriors: sbibm's names and eight_schools, by commas.")

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
@@ -25,7 +24,7 @@ from iresnet_flows.experiments.images.training import (
     epochs,
     train,
 )
-from iresnet_flows.experiments.machines import workers
+from iresnet_flows.experiments.machines import each_in_parallel
 from iresnet_flows.experiments.storage import claim_folder
 from iresnet_flows.experiments.studies import Settings
 
@@ -35,7 +34,6 @@ __all__ = [
     "Spec",
     "begin",
     "carry_out",
-    "check_models",
     "in_parallel",
     "suited",
 ]
@@ -94,18 +92,6 @@ class Spec:
         return (self.folder / OUTCOME).is_file()
 
 
-def check_models(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """The models that a study is asked for, or all of it.
-
-    Raises:
-        UsageError: It has none of that name.
-    """
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise UsageError(f"--models: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
-    return tuple(dict.fromkeys(names or known))
-
-
 def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None:
     """Clear the folders of the runs, or see that they are of the same runs.
 
@@ -140,18 +126,8 @@ def in_parallel(
     Runs share no state and have one thread each, so that equal time is equal work while there are
     no more jobs than cores. On a GPU there is one at a time.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    count = 1 if any(spec.device != "cpu" for spec in specs) else min(jobs, len(specs))
-    with workers(count) as pool, Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=len(specs))
-        for outcome in pool.imap(perform, specs):
-            progress.advance(task)
-            yield outcome
+    count = 1 if any(spec.device != "cpu" for spec in specs) else jobs
+    return each_in_parallel(specs, count, console, title, perform)
 
 
 def carry_out(spec: Spec, data: ImageSet) -> Trained:

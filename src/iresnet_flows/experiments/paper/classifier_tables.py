@@ -15,10 +15,10 @@ from rich.table import Table
 from iresnet_flows.experiments.images.catalogue import classifier
 from iresnet_flows.experiments.images.classification import Outcome, perform_all
 from iresnet_flows.experiments.images.data import load_images
-from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, check_models
+from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
-from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.studies import Settings, check_models
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["ErrorTable"]

@@ -20,11 +20,11 @@ from iresnet_flows.experiments.images.catalogue import classifier
 from iresnet_flows.experiments.images.classification import RESTORED, Outcome, perform, perform_all
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
-from iresnet_flows.experiments.images.specs import Spec, begin, check_models
+from iresnet_flows.experiments.images.specs import Spec, begin
 from iresnet_flows.experiments.images.tasks import scaled
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
-from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.studies import Settings, check_models
 from iresnet_flows.experiments.versions import versions
 from iresnet_flows.layers import Stack
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock

@@ -14,10 +14,10 @@ from iresnet_flows.experiments.drawing import save
 from iresnet_flows.experiments.images.likelihoods import Outcome, data_of, perform, planned
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.scores import draw, grid
-from iresnet_flows.experiments.images.specs import begin, check_models, in_parallel
+from iresnet_flows.experiments.images.specs import begin, in_parallel
 from iresnet_flows.experiments.paper.table4 import MODELS
 from iresnet_flows.experiments.storage import write_json
-from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.studies import Settings, check_models
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["TEMPERATURES", "study"]

@@ -23,10 +23,10 @@ from iresnet_flows.experiments.images.likelihoods import (
     perform,
     planned,
 )
-from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, check_models, in_parallel
+from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, in_parallel
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
-from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.studies import Settings, check_models
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["MODELS", "study"]

@@ -1,0 +1,103 @@
+"""Small models that a study trains for itself, kept where --resume finds them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.storage import claim_folder, write
+
+__all__ = ["Trained", "begin", "seeded", "trained"]
+
+SETTINGS = "settings.json"
+WEIGHTS = "weights.pt"
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training took.
+
+    Arguments:
+        steps: The number of optimiser steps.
+        seconds: Their time.
+    """
+
+    steps: int
+    seconds: float
+
+
+def begin(folder: Path, record: dict[str, Any], resume: bool) -> None:
+    """Clear the folder of a training, or see that it is of the same one.
+
+    Raises:
+        UsageError: There is another training to resume.
+    """
+    going_on = resume and (folder / SETTINGS).is_file()
+    claim_folder(folder, record, going_on, [])
+    if not going_on:
+        (folder / WEIGHTS).unlink(missing_ok=True)
+
+
+def seeded(make: Callable[[], Model], seed: int) -> Model:
+    """The model with the parameters that torch draws from that seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def trained(
+    model: nn.Module, loss: Callable[[], Tensor], budget: Budget, rate: float, folder: Path
+) -> Trained:
+    """Give the model the weights in its folder, or train it and put them there.
+
+    Arguments:
+        model: What is trained, in place, and left in eval mode without gradients.
+        loss: The loss of the next step.
+        budget: How long.
+        rate: The learning rate of Adam, which falls to zero linearly.
+        folder: That of this training alone.
+
+    Raises:
+        Diverged: The loss is no longer a number.
+    """
+    path = folder / WEIGHTS
+    if path.is_file():
+        kept = torch.load(path, weights_only=True)
+        model.load_state_dict(kept["state"])
+        outcome = Trained(kept["steps"], kept["seconds"])
+    else:
+        outcome = train(model, loss, budget, rate)
+        kept = {
+            "state": model.state_dict(),
+            "steps": outcome.steps,
+            "seconds": outcome.seconds,
+        }
+        write(path, lambda part: torch.save(kept, part))
+    model.eval().requires_grad_(requires_grad=False)
+    return outcome
+
+
+def train(model: nn.Module, loss: Callable[[], Tensor], budget: Budget, rate: float) -> Trained:
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
+    steps, start = 0, time.monotonic()
+    while (spent := budget.spent(steps, time.monotonic() - start)) < 1:
+        optimiser.param_groups[0]["lr"] = rate * (1 - spent)
+        optimiser.zero_grad()
+        value = loss()
+        if not math.isfinite(value.item()):
+            raise Diverged(f"the loss is {value.item()} at step {steps}")
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        steps += 1
+    return Trained(steps, time.monotonic() - start)
