@@ -5,12 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-<<<<<<< HEAD
-from collections.abc import Iterator
-from contextlib import contextmanager
-=======
 from collections.abc import Callable, Iterator, Sequence
->>>>>>> figs
+from contextlib import contextmanager
 from multiprocessing.pool import Pool
 from typing import TypeVar
 
@@ -18,14 +14,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-<<<<<<< HEAD
-__all__ = ["cores", "one_thread", "prepare", "torch_device", "workers"]
-=======
-__all__ = ["cores", "each_in_parallel", "torch_device", "workers"]
+__all__ = ["cores", "each_in_parallel", "one_thread", "prepare", "torch_device", "workers"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
->>>>>>> figs
 
 
 def cores() -> int:
