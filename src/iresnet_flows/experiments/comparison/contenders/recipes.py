@@ -25,7 +25,8 @@ class Contender:
         make: Gives the flow from the number of features and the width.
         learning_rate: That of AdamW at the start; it decays linearly over the budget. Chosen among
             0.001, 0.003 and 0.005 by the validation loss of short trainings on two-moons and
-            digits.
+            digits; that of i-ResNet among 0.005 and 0.01, on digits, power, pinwheel and
+            checkerboard, a minute each.
         weight_decay: That of AdamW. Those of Glow and i-ResNet were chosen among 0, 0.3 and 1 by
             the validation loss on digits; the others take Glow's.
         least_features: The smallest dimension for which the family exists.

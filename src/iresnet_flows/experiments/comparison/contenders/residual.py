@@ -86,7 +86,7 @@ RESIDUAL = (
         "8 residual blocks of this package, MLP branches of 2 hidden layers, (sin, cos) "
         "activation, Lipschitz bound 0.97, an elementwise affine layer before each",
         i_resnet,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         weight_decay=1.0,
     ),
     Contender(
