@@ -8,7 +8,7 @@ from rich.console import Console
 
 from iresnet_flows.experiments.comparison import compare
 from iresnet_flows.experiments.comparison.contenders import Contender
-from iresnet_flows.experiments.comparison.results import Result
+from iresnet_flows.experiments.comparison.results import Match, Result
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.studies import Settings
 
@@ -22,6 +22,7 @@ def compared(
     minutes: float,
     seeds: tuple[int, ...],
     console: Console,
+    match: Match = "parameters",
 ) -> list[Result]:
     """Train and measure the contenders on the data sets, and write the report of `compare`.
 
@@ -32,6 +33,7 @@ def compared(
         minutes: The time of each training.
         seeds: The seeds of each.
         console: Shows the progress.
+        match: What is made equal.
 
     Raises:
         DataError: The data are missing or cannot be used.
@@ -41,7 +43,7 @@ def compared(
         steps=None,
         minutes=minutes,
         rows=None,
-        match="parameters",
+        match=match,
         device="cpu",
         data_dir=settings.data_dir,
         jobs=settings.jobs,

@@ -12,6 +12,7 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS, Contender, chosen
 from iresnet_flows.experiments.comparison.contenders.couplings import glow
 from iresnet_flows.experiments.comparison.groups import Group, grouped
+from iresnet_flows.experiments.comparison.results import Match
 from iresnet_flows.experiments.data.toys import TOYS
 from iresnet_flows.experiments.drawing import blank, save
 from iresnet_flows.experiments.markdown import markdown_table
@@ -38,7 +39,7 @@ DEEP_GLOW = Contender(
     partial(glow, depth=100),
     learning_rate=1e-3,
     least_features=2,
-    width=16,
+    width=46,
 )
 DEEP_I_RESNET = Contender(
     "i-resnet-100",
@@ -68,7 +69,8 @@ def study(settings: Settings) -> None:
     contenders = [CONTENDERS[name] for name in names] if quick else chosen([], names)
     console = Console()
     minutes = settings.minutes or MINUTES[settings.scale]
-    groups = grouped(compared(settings, list(TOYS), contenders, minutes, (seed,), console))
+    match: Match = "parameters" if quick else "none"
+    groups = grouped(compared(settings, list(TOYS), contenders, minutes, (seed,), console, match))
 
     save(settings.out / "fig2.png", picture(groups))
     table = markdown_table(*tabulated(groups))
