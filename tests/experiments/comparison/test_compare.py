@@ -224,7 +224,7 @@ BAD = {
     "unknown device": (["--device", "tpu"], "cpu"),
     "unknown match": (["--match", "depth"], "parameters, time, none"),
     "no jobs": (["--jobs", 0], "at least 1"),
-    "too many rows": (["--rows", 10**6], "training rows"),
+    "too few rows": (["--rows", 9], "at least 10"),
 }
 
 

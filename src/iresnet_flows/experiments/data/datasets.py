@@ -136,19 +136,16 @@ class Dataset:
         return nats / (self.features * math.log(2))
 
     def first(self, rows: int | None) -> Dataset:
-        """The same data with the first so many training rows alone, or as they are.
+        """The same data with at most the first so many training rows; None for all.
 
         Raises:
-            DataError: There are fewer, or too few are asked for, or a column is constant in them.
+            DataError: Too few are asked for, or a column is constant in them.
         """
-        if rows is None:
+        if rows is None or rows >= len(self.train):
             return self
 
-        if not PART <= rows <= len(self.train):
-            raise DataError(
-                f"{self.name}: --rows must be from {PART} to the {len(self.train)} training rows "
-                f"that there are, got {rows}."
-            )
+        if rows < PART:
+            raise DataError(f"{self.name}: --rows must be at least {PART}, got {rows}.")
 
         train = self.train[:rows]
         mean, std = _moments(train, self.discrete)
