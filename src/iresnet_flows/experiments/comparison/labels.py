@@ -81,7 +81,6 @@ PROBE_TITLES = {
     "weighted_gradient_error": "gradient of a weighted loss, error",
     "log_prob_noise": "log-prob noise",
     "lipschitz_bound": "Lipschitz bound",
-    "takes_context": "takes context",
     "log_prob_evaluations": "evaluations a log-prob",
     "sample_evaluations": "evaluations a sample",
 }

@@ -29,6 +29,7 @@ RESTORED = 1e-8
 AGREES = 1e-6
 CALLS = 32
 ROWS = 16
+PROBES = 64
 
 
 @dataclass
@@ -139,7 +140,7 @@ def measure_estimators(
     if count:
         found.properties["unbiased_log_det"] = worst <= 4 and stated == 0
         found.evidence |= {
-            "estimator_draws": CALLS * ROWS,
+            "estimator_calls": CALLS,
             "estimator_error": largest,
             "estimator_error_in_standard_errors": worst,
             "estimator_bias_bound": stated,
@@ -149,8 +150,8 @@ def measure_estimators(
 def draws(transform: Transform, x: Tensor) -> tuple[Tensor, float] | None:
     """A layer's stochastic log-det at each point, (CALLS, B), and the bias that it states.
 
-    None where the log-det is not stochastic. Each call is the mean of some rows, for what a
-    library draws once for a batch is one draw.
+    None where the log-det is not stochastic. Calls are what is independent, for a library may draw
+    once for a batch; each is the mean of some rows, or of probes with a length of their own.
     """
 
     def called() -> Tensor:
@@ -161,8 +162,10 @@ def draws(transform: Transform, x: Tensor) -> tuple[Tensor, float] | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if isinstance(layer, InvertibleResidualBlock):
-            with swapped(layer, "log_det", RussianRoulette()):
-                return called(), float(layer.log_abs_det(x).bias_bound.max())
+            with swapped(layer, "log_det", RussianRoulette(probes=PROBES)):
+                estimates = [layer.log_abs_det(x) for _ in range(CALLS)]
+            values = torch.stack([estimate.value for estimate in estimates])
+            return values, float(estimates[0].bias_bound.max())
         if isinstance(layer, FFJORD):
             with swapped(layer, "trace", "hutchinson"):
                 return called(), 0.0

@@ -39,7 +39,6 @@ PROBES = (
     "weighted_gradient_error",
     "log_prob_noise",
     "lipschitz_bound",
-    "takes_context",
     "log_prob_evaluations",
     "sample_evaluations",
 )
@@ -47,7 +46,7 @@ PROBES = (
 and with float64; those of gradients, through the inverse and of a loss that weighs its rows
 unequally, are relative to the dense truth; the noise of log-prob is its standard deviation
 over calls, in nats; the bound is the certified one of the flow's residual branches, the
-largest; evaluations are calls of a flow's networks for 256 rows. None where one does not apply
+largest; evaluations are uses of every parameter once for 256 rows. None where one does not apply
 or fails."""
 
 

@@ -85,8 +85,6 @@ def spread(scored: Sequence[Result], nats: Sequence[float]) -> float | None:
 def probe(runs: Sequence[Result], name: str) -> Any:
     if name in COUNTS:
         return median(run.probes.get(name) for run in runs)
-    if name == "takes_context":
-        return runs[0].probes.get(name) if runs else None
     return worst([run.probes.get(name) for run in runs])
 
 
