@@ -69,7 +69,7 @@ def curves(group: Group, looks: dict[str, Style]) -> Figure:
     if top is not None and top < axis.get_ylim()[1]:
         axis.set_ylim(top=top)
     axis.set(xlabel="training time (s)", ylabel="validation (nats, lower is better)")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -96,7 +96,7 @@ def cost(group: Group, looks: dict[str, Style]) -> Figure:
         axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("test (nats, lower is better)")
     if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, fontsize=8)
+        axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -119,7 +119,7 @@ def inverse_error(group: Group, looks: dict[str, Style]) -> Figure:
         xlabel="largest error of inverse(forward(z)) in a row, float32",
         ylabel="share of test rows at most there",
     )
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

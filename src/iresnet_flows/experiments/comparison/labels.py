@@ -53,8 +53,8 @@ REASONS = {
         "the linear layers are kept in LU form here, and triangular solves invert them"
     ),
     ("i-resnet", "exact_likelihood", True): (
-        "the log-determinant is evaluated from the dense Jacobian here, where the paper truncates "
-        "a power series"
+        "the log-determinant is exact here, from a determinant of the size of the branch's "
+        "narrowest width, where the paper truncates a power series"
     ),
     ("i-resnet", "unbiased_log_det", True): (
         "the stochastic estimate is Russian roulette here (Chen et al. 2019), where the paper "
