@@ -268,3 +268,17 @@ def test_budget_counts_steps_or_minutes():
     assert Budget(steps=10).spent(5, 1e9) == 0.5
     assert Budget(minutes=2).spent(10**9, 60) == 0.5
     assert Budget(minutes=2).spent(0, 1e9) == 1
+
+
+def test_a_contender_that_fails_is_refused_before_others_are_trained(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "broken_of_mine.py").write_text(
+        "def flow(features):\n    raise KeyError('gone')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ("compare", "circles", "--models", "nice", "--contender", "broken_of_mine:flow")
+    assert command(monkeypatch, *arguments, "--steps", 3, "--out", tmp_path / "out") == 2
+    assert "fails: KeyError" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("runs/*"))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from iresnet_flows.errors import UnmatchedContender
@@ -110,6 +111,9 @@ def sized(who: Contender, features: int, match: Match) -> tuple[int | None, str 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UnmatchedContender)
         width = width_of(who, features, match)
+    if who.origin == "yours":
+        with torch.random.fork_rng(devices=[]):
+            who.make(features, width or 0)  # so that a fault is met before the others are trained
     unmatched = [str(w.message) for w in said if issubclass(w.category, UnmatchedContender)]
     return width, " ".join(filter(None, [who.remark, *unmatched])) or None
 
