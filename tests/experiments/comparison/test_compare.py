@@ -3,6 +3,10 @@
 import json
 import math
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -154,14 +158,51 @@ def test_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch,
     assert seen[-1] == 59
 
 
-def test_processes_that_are_asked_to_stop_keep_their_checkpoints():
+def test_processes_that_are_asked_to_stop_keep_their_checkpoints(monkeypatch):
     said = []
-    line = Line(0, SimpleNamespace(put=said.append), SimpleNamespace(is_set=lambda: False))
-    line(0.5, "1.000")
+    monkeypatch.setattr(Line, "news", SimpleNamespace(put=said.append), raising=False)
+    monkeypatch.setattr(Line, "stop", SimpleNamespace(is_set=lambda: bool(said)), raising=False)
+    Line(0)(0.5, "1.000")
     assert said == [(0, 0.5, "1.000")]
-    line = Line(0, SimpleNamespace(put=said.append), SimpleNamespace(is_set=lambda: True))
     with pytest.raises(KeyboardInterrupt):
-        line(0.5, "1.000")
+        Line(0)(0.6, "1.000")
+
+
+KILLED = """
+import sys
+from iresnet_flows.cli import main
+if __name__ == "__main__":
+    sys.argv = ["iresnet-flows", "compare", "circles", "--models", "nice,realnvp", "--steps",
+                "20000", "--jobs", "2", "--out", {out!r}]
+    main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(out=str(tmp_path / "out")))
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.DEVNULL)
+    try:
+        waited(lambda: len(list((tmp_path / "out").glob("runs/*/last.ckpt"))) == 2)
+        workers = descendants(parent.pid)
+        assert len(workers) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
+    waited(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def descendants(pid):
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed]
+
+
+def waited(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def test_fresh_forgets_what_is_there(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -60,13 +61,11 @@ def in_processes(
 ) -> None:
     """Each task in one of a few processes, which tell how far they are through a queue."""
     context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(min(jobs, len(tasks)), context, prepare) as pool,
-    ):
-        news, stop = manager.Queue(), manager.Event()
+    news, stop = context.Queue(), context.Event()
+    count = min(jobs, len(tasks))
+    with ProcessPoolExecutor(count, context, listen, (news, stop)) as pool:
         pending = {
-            pool.submit(reporting, task, Line(row, news, stop)): row
+            pool.submit(reporting, task, Line(row)): row
             for task, row in zip(tasks, rows, strict=True)
         }
         try:
@@ -83,25 +82,36 @@ def in_processes(
 
 @dataclass
 class Line:
-    """What a process tells its parent of a run, and the parent's wish that it stop."""
+    """What a process tells its parent of a run, and the parent's wish that it stop.
+
+    Attributes:
+        news: Where it is told.
+        stop: Whether it should stop; both are given to a process once, by `listen`.
+    """
 
     row: TaskID
-    news: Any
-    stop: Any
     told: float = 0.0
+    news: ClassVar[Any]
+    stop: ClassVar[Any]
 
     def __call__(self, spent: float, loss: str) -> None:
         now = time.monotonic()
         if now - self.told < REFRESH:
             return
         self.told = now
-        try:
-            self.news.put((self.row, spent, loss))
-            stop = self.stop.is_set()
-        except (EOFError, OSError):  # the parent is gone
-            stop = True
-        if stop:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # nobody waits for this process; its checkpoint is whole
+        if self.stop.is_set():
             raise KeyboardInterrupt
+        self.news.put((self.row, spent, loss))
+
+
+def listen(news: Any, stop: Any) -> None:
+    """Prepare a process of the pool."""
+    prepare()
+    news.cancel_join_thread()  # what nobody reads any more should keep no process alive
+    Line.news, Line.stop = news, stop
 
 
 def reporting(task: Task, line: Line) -> Result:
