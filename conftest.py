@@ -26,4 +26,5 @@ def lack(packages: tuple[str, ...]) -> bool:
 
 collect_ignore = [f"{SOURCE}/{name}" for name, packages in NEEDS.items() if lack(packages)]
 if lack(EXPERIMENTS):
-    collect_ignore.append("tests/trained_ranks.py")
+    names = ("comparison_cases", "foreign_cases", "trained_ranks")
+    collect_ignore += [f"tests/{name}.py" for name in names]
