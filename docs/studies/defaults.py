@@ -30,8 +30,9 @@ from iresnet_flows import CayleyBlock, LipschitzMLP
 from iresnet_flows.errors import DataError, InverseNotConverged, MissingExtra, UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS
-from iresnet_flows.experiments.comparison.runs import Run, standard_error, test
-from iresnet_flows.experiments.comparison.training import Training, fit
+from iresnet_flows.experiments.comparison.evaluation import in_parts
+from iresnet_flows.experiments.comparison.statistics import standard_error
+from iresnet_flows.experiments.comparison.training import Training, fit, prepared
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.markdown import markdown_table
@@ -169,25 +170,32 @@ def do(job: Job) -> None:
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(job.seed)
         flow = build(setting, dataset.features)
-        training = Timed(
-            flow,
-            dataset,
-            Budget(minutes=job.seconds / 60),
-            setting.learning_rate,
-            setting.weight_decay,
-            job.seed,
+        recipe = replace(
+            CONTENDERS["i-resnet"],
+            learning_rate=setting.learning_rate,
+            weight_decay=setting.weight_decay,
         )
-        run = Run(job.name, job.seed, parameters=sum(p.numel() for p in flow.parameters()))
+        budget = Budget(minutes=job.seconds / 60)
+        training = Timed(flow, recipe, dataset, budget, job.seed)
+        record: dict[str, Any] = {"data": job.data, "error": None, "nats": None, "row_nats": []}
         try:
-            with Progress(disable=True) as silent:
-                fit(training, Path(folder), "cpu", silent, silent.add_task(""))
-            test(run, flow, dataset)
+            fit(training, Path(folder), "cpu", lambda *_: None)
+            with torch.no_grad():
+                rows = -in_parts(flow.log_prob, prepared(dataset, dataset.test))
+            record["row_nats"] = (rows + dataset.log_scale).tolist()
+            record["nats"] = statistics.fmean(record["row_nats"])
         except (Diverged, InverseNotConverged) as failure:
-            run.error = run.error or str(failure)
+            record["error"] = str(failure)
 
-    run.steps, run.train_seconds, run.curve = training.steps, training.used, training.curve
-    record = {k: v for k, v in vars(run).items() if k != "flow"}
-    write_json(job.file, record | {"data": job.data, "nats": run.nats})
+    record |= {
+        "model": job.name,
+        "seed": job.seed,
+        "parameters": sum(p.numel() for p in flow.parameters()),
+        "steps": training.steps,
+        "train_seconds": training.used,
+        "curve": training.curve,
+    }
+    write_json(job.file, record)
 
 
 def jobs_of(options: argparse.Namespace, folder: Path) -> Iterator[Job]:
