@@ -83,7 +83,7 @@ def study(settings: Settings) -> None:
         "rows": [{"data": group.data.name, **row} for group in groups for row in group.rows],
     }
     write_json(settings.out / "fig2.json", record)
-    console.print(f"{table}\n\nThe figure is at {settings.out / 'fig2.png'}")
+    console.print(f"{table}\n\nThe figure is at {settings.out / 'fig2.png'}", soft_wrap=True)
 
 
 def tabulated(groups: list[Group]) -> tuple[list[str], list[list[str]]]:
