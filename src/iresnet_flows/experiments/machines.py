@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["cores", "each_in_parallel", "one_thread", "prepare", "torch_device", "workers"]
+__all__ = ["cores", "each_in_parallel", "on_threads", "prepare", "torch_device", "workers"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,14 +28,17 @@ def cores() -> int:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Small networks run faster on one thread, and their times are steadier."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def on_threads(count: int) -> Iterator[None]:
+    """So many threads, and as many as before afterwards.
+
+    Small networks run faster on one, and their times are steadier.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def torch_device(name: str) -> torch.device:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -21,6 +19,7 @@ from iresnet_flows.experiments.bench.peers import Peer
 from iresnet_flows.experiments.bench.report import write_report
 from iresnet_flows.experiments.bench.rows import Point, Row
 from iresnet_flows.experiments.bench.settings import Settings
+from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["bench"]
@@ -90,24 +89,13 @@ def bench(
     }
     labels = {OURS.title: "ours"} | {peer.title: peer.title for peer in peers}
     book = Book(folder, head, labels)
-    with alone(threads), progress(console) as bar:
+    with on_threads(threads), progress(console) as bar:
         job = bar.add_task("", total=len(tasks))
         for task in tasks:
             bar.update(job, description=task.title)
             book.enter(task.run(), last=task is tasks[-1])
             bar.advance(job)
     return book.rows
-
-
-@contextmanager
-def alone(threads: int) -> Iterator[None]:
-    """That many threads, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def progress(console: Console) -> Progress:

@@ -26,7 +26,7 @@ from iresnet_flows.experiments.comparison.training import (
 )
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.data.datasets import Dataset
-from iresnet_flows.experiments.machines import one_thread
+from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.versions import versions
@@ -77,7 +77,7 @@ def perform(task: Task, progress: Progress) -> Result:
     dataset = read(plan.data, task.data_dir, plan.rows)
     who = contender(plan.model)
     result = blank(task, who, dataset)
-    with one_thread(), isolate_rng(), quiet():
+    with on_threads(1), isolate_rng(), quiet():
         torch.manual_seed(plan.seed)
         np.random.seed(plan.seed)  # noqa: NPY002  from which normflows draws
         try:

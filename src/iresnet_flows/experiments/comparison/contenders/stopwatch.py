@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from nflows.flows.base import Flow
 
+from iresnet_flows.experiments.comparison.costs import ROWS, step_ms
+from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.quietness import quiet
 
 __all__ = ["step_seconds", "width_in_time"]
 
-ROWS = 256
-REPEATS = 7
 WIDTHS = tuple(round(2 ** (power / 2)) for power in range(2, 21))  # 2, 3, 4, 6, ... 1024
 
 
@@ -60,24 +57,5 @@ def step_seconds(flow: Flow, features: int) -> float:
         features: The dimension d.
     """
     rows = torch.randn(ROWS, features, generator=torch.Generator().manual_seed(0))
-    flow.train()
-    with quiet(), one_thread(), torch.random.fork_rng(devices=[]):
-        return statistics.median(list(steps(flow, rows))[1:])
-
-
-def steps(flow: Flow, rows: torch.Tensor) -> Iterator[float]:
-    for _ in range(1 + REPEATS):
-        start = time.process_time()
-        flow.zero_grad(set_to_none=True)
-        (-flow.log_prob(rows).mean()).backward()
-        yield time.process_time() - start
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    with quiet(), on_threads(1), torch.random.fork_rng(devices=[]):
+        return step_ms(flow, rows) / 1e3
