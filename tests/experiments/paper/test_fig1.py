@@ -16,7 +16,7 @@ pytest.importorskip("typer")
 from commands import command
 
 from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
-from iresnet_flows.experiments.paper import fig1, systems, trainings
+from iresnet_flows.experiments.paper import systems, trainings
 from iresnet_flows.experiments.paper.systems import Shape, System
 from iresnet_flows.experiments.paper.trajectories import crossings, slopes, trajectories
 from iresnet_flows.models import UnconstrainedBlock
@@ -79,7 +79,7 @@ def test_blocks_with_a_bound_keep_the_order_and_the_certified_slope():
 def run(tmp_path, monkeypatch):
     """The command at a small size, in this process."""
     monkeypatch.setitem(systems.SHAPES, "quick", Shape(4, (8, 8), 20, (0, 1)))
-    monkeypatch.setattr(fig1, "each_in_parallel", lambda items, *rest: map(rest[-1], items))
+    monkeypatch.setattr(trainings, "each_in_parallel", lambda items, *rest: map(rest[-1], items))
     return lambda *more: command(monkeypatch, "reproduce", "fig1", "--out", tmp_path, *more)
 
 

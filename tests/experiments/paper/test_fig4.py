@@ -135,7 +135,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setitem(estimates.MODELS, "two-moons", (8, 8))
     monkeypatch.setattr(estimates, "PROBES", 20)
     monkeypatch.setattr(estimates, "BLOCKS", 2)
-    monkeypatch.setattr(fig4, "each_in_parallel", lambda items, *rest: map(rest[-1], items))
+    monkeypatch.setattr(trainings, "each_in_parallel", lambda items, *rest: map(rest[-1], items))
     arguments = ("reproduce", "fig4", "--out", tmp_path, "--models", "two-moons")
     return lambda *more: command(monkeypatch, *arguments, *more)
 

@@ -16,10 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.drawing import COLOURS, save
-from iresnet_flows.experiments.machines import each_in_parallel
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.paper.systems import (
     DRAWN,
@@ -34,7 +31,7 @@ from iresnet_flows.experiments.paper.systems import (
     System,
     perform,
 )
-from iresnet_flows.experiments.paper.trainings import begin
+from iresnet_flows.experiments.paper.trainings import each_trained
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
 from iresnet_flows.experiments.versions import versions
@@ -71,12 +68,7 @@ def study(settings: Settings) -> None:
         for seed in settings.seeds or shape.seeds
         for model in models
     ]
-    for system in systems:
-        begin(system.folder, system.record(), settings.resume)
-    try:
-        found = list(each_in_parallel(systems, settings.jobs, console, "systems", perform))
-    except Diverged as error:
-        raise UsageError(f"{error}: give another --seed.") from error
+    found = each_trained(systems, settings, "systems", perform, console)
 
     first = [each for each in found if each.system.seed == systems[0].seed]
     save(settings.out / "fig1.png", picture(first))

@@ -15,9 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.drawing import COLOURS, save
-from iresnet_flows.experiments.machines import each_in_parallel
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.paper.estimates import (
     BLOCKS,
@@ -32,7 +30,7 @@ from iresnet_flows.experiments.paper.estimates import (
     perform,
 )
 from iresnet_flows.experiments.paper.log_dets import ROUNDING
-from iresnet_flows.experiments.paper.trainings import begin
+from iresnet_flows.experiments.paper.trainings import each_trained
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
 from iresnet_flows.experiments.versions import versions
@@ -95,12 +93,7 @@ def study(settings: Settings) -> None:
         for model in models
         for c in COEFFICIENTS
     ]
-    for flow in flows:
-        begin(flow.folder, flow.record(), settings.resume)
-    try:
-        found = list(each_in_parallel(flows, settings.jobs, console, "flows", perform))
-    except Diverged as error:
-        raise UsageError(f"{error}: give another --seed.") from error
+    found = each_trained(flows, settings, "flows", perform, console)
 
     save(settings.out / "fig4.png", picture(found))
     report(settings, found)

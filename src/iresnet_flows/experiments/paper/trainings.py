@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
+from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.machines import each_in_parallel
 from iresnet_flows.experiments.storage import claim_folder, write
+from iresnet_flows.experiments.studies import Settings
 
-__all__ = ["Trained", "begin", "seeded", "trained"]
+__all__ = ["Trained", "each_trained", "seeded", "trained"]
 
 SETTINGS = "settings.json"
 WEIGHTS = "weights.pt"
 
 Model = TypeVar("Model", bound=nn.Module)
+Plan = TypeVar("Plan", bound="Planned")
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,40 @@ class Trained:
 
     steps: int
     seconds: float
+
+
+class Planned(Protocol):
+    """A training to come.
+
+    Attributes:
+        folder: Of this training alone.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+
+    def record(self) -> dict[str, Any]:
+        """What it is made of."""
+
+
+def each_trained(
+    plans: Sequence[Plan],
+    settings: Settings,
+    title: str,
+    perform: Callable[[Plan], Outcome],
+    console: Console,
+) -> list[Outcome]:
+    """What is made of each training, in their order, some of them at a time.
+
+    Raises:
+        UsageError: There is another training to resume, or a loss is no longer a number.
+    """
+    for plan in plans:
+        begin(plan.folder, plan.record(), settings.resume)
+    try:
+        return list(each_in_parallel(plans, settings.jobs, console, title, perform))
+    except Diverged as error:
+        raise UsageError(f"{error}: give another --seed.") from error
 
 
 def begin(folder: Path, record: dict[str, Any], resume: bool) -> None:
