@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["markdown_table"]
+__all__ = ["markdown_table", "number"]
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -14,3 +14,12 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for line in (heads, ["---"] * len(heads), *rows)
     ]
     return "\n".join(lines)
+
+
+def number(value: float | None, form: str) -> str:
+    """A number in a format, and nothing for none.
+
+    >>> number(1234.5, ",.0f"), number(None, "g")
+    ('1,234', '')
+    """
+    return "" if value is None else format(value, form)

@@ -16,7 +16,7 @@ from iresnet_flows.experiments.images.catalogue import classifier
 from iresnet_flows.experiments.images.classification import Outcome, perform_all
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin
-from iresnet_flows.experiments.markdown import markdown_table
+from iresnet_flows.experiments.markdown import markdown_table, number
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
 from iresnet_flows.experiments.versions import versions
@@ -209,10 +209,6 @@ def cells(row: dict[str, Any]) -> list[str]:
         number(row["steps"], ",.0f"),
         number(row["seconds"], ",.0f"),
     ]
-
-
-def number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def terminal_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

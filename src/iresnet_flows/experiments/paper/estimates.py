@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.data import Dataset, load
 from iresnet_flows.experiments.paper import log_dets
 from iresnet_flows.experiments.paper.log_dets import Draws, Estimator, Row, Tail
-from iresnet_flows.experiments.paper.trainings import Trained, seeded, trained
+from iresnet_flows.experiments.paper.trainings import Planned, Trained, seeded, trained
 from iresnet_flows.layers import ActNorm, Stack
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.lipschitz.branches import Residual
@@ -69,7 +68,7 @@ EFFORTS = {"quick": Effort(800, 16, 2), "paper": Effort(10_000, 64, 16)}
 
 
 @dataclass(frozen=True)
-class Flow:
+class Flow(Planned):
     """A training of the study; it can be sent to another process.
 
     Arguments:
@@ -87,9 +86,6 @@ class Flow:
     effort: Effort
     minutes: float | None
     folder: Path
-
-    def record(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "folder"}
 
     def make(self, generator: torch.Generator) -> Stack:
         """The flow, with parameters as they are drawn from the seed."""

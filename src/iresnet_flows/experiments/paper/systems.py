@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from iresnet_flows.blocks import InvertibleResidualBlock
 from iresnet_flows.experiments.budgets import Budget
-from iresnet_flows.experiments.paper.trainings import Trained, seeded, trained
+from iresnet_flows.experiments.paper.trainings import Planned, Trained, seeded, trained
 from iresnet_flows.experiments.paper.trajectories import crossings, slopes, trajectories
 from iresnet_flows.layers import Layer
 from iresnet_flows.lipschitz import LipschitzMLP
@@ -62,7 +62,7 @@ SHAPES = {
 
 
 @dataclass(frozen=True)
-class System:
+class System(Planned):
     """A training of the study; it can be sent to another process.
 
     Arguments:
@@ -78,9 +78,6 @@ class System:
     shape: Shape
     minutes: float | None
     folder: Path
-
-    def record(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "folder"}
 
     def layers(self) -> nn.ModuleList:
         """The blocks as they are drawn from the seed."""

@@ -24,7 +24,7 @@ from iresnet_flows.experiments.images.likelihoods import (
     planned,
 )
 from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, in_parallel
-from iresnet_flows.experiments.markdown import markdown_table
+from iresnet_flows.experiments.markdown import markdown_table, number
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
 from iresnet_flows.experiments.versions import versions
@@ -184,10 +184,6 @@ def cells(row: dict[str, Any]) -> list[str]:
         number(row["seconds"], ",.0f"),
         number(row["step_ms"], ",.0f"),
     ]
-
-
-def number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def terminal_table(found: Sequence[dict[str, Any]]) -> Table:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from rich.console import Console
@@ -19,7 +19,7 @@ from iresnet_flows.experiments.machines import each_in_parallel
 from iresnet_flows.experiments.storage import claim_folder, write
 from iresnet_flows.experiments.studies import Settings
 
-__all__ = ["Trained", "each_trained", "seeded", "trained"]
+__all__ = ["Planned", "Trained", "each_trained", "seeded", "trained"]
 
 SETTINGS = "settings.json"
 WEIGHTS = "weights.pt"
@@ -42,18 +42,19 @@ class Trained:
     seconds: float
 
 
-class Planned(Protocol):
-    """A training to come.
+class Planned:
+    """A training to come; a dataclass of its settings inherits from it.
 
     Attributes:
         folder: Of this training alone.
     """
 
-    @property
-    def folder(self) -> Path: ...
+    folder: Path
 
     def record(self) -> dict[str, Any]:
-        """What it is made of."""
+        """What it is made of, wherever it stands."""
+        settings = asdict(cast("Any", self))
+        return {key: value for key, value in settings.items() if key != "folder"}
 
 
 def each_trained(
