@@ -31,9 +31,7 @@ TAILS = 4.0
 
 
 def nice(features: int, width: int) -> Flow:
-    flow = i_revnet(features, width)
-    scale = to_nflows(ElementwiseAffine(features))
-    return Flow(CompositeTransform([flow._transform, scale]), StandardNormal([features]))
+    return scaled(i_revnet(features, width), features)
 
 
 def i_revnet(features: int, width: int) -> Flow:
@@ -41,7 +39,15 @@ def i_revnet(features: int, width: int) -> Flow:
 
 
 def realnvp(features: int, width: int) -> Flow:
-    return SimpleRealNVP(features, width, num_layers=DEPTH, num_blocks_per_layer=2)
+    # nflows' affine couplings scale by less than 1.001, so that alone they could only contract.
+    flow = SimpleRealNVP(features, width, num_layers=DEPTH, num_blocks_per_layer=2)
+    return scaled(flow, features)
+
+
+def scaled(flow: Flow, features: int) -> Flow:
+    """The flow with a learned scale of each feature at its end."""
+    scale = to_nflows(ElementwiseAffine(features))
+    return Flow(CompositeTransform([flow._transform, scale]), StandardNormal([features]))
 
 
 def glow(features: int, width: int, depth: int = DEPTH) -> Flow:
@@ -97,7 +103,8 @@ COUPLINGS = (
     Contender(
         "realnvp",
         "Real-NVP",
-        "8 affine couplings: SimpleRealNVP of nflows, residual nets of 2 blocks",
+        "8 affine couplings: SimpleRealNVP of nflows, residual nets of 2 blocks, then a scale for "
+        "each feature",
         realnvp,
         learning_rate=3e-3,
         least_features=2,
