@@ -8,14 +8,13 @@ missing and writes the tables anew.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,6 +27,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from iresnet_flows import CayleyBlock, LipschitzMLP
 from iresnet_flows.errors import DataError, InverseNotConverged, MissingExtra, UsageError
+from iresnet_flows.experiments import machines
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS
 from iresnet_flows.experiments.comparison.evaluation import in_parts
@@ -224,19 +224,11 @@ def run_all(jobs: Sequence[Job], workers: int, console: Console) -> None:
                 done(job)
             return
 
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with machines.workers(workers) as pool:
             futures: dict[Future[None], Job] = {pool.submit(do, job): job for job in jobs}
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    done(futures[future])
-            except BaseException:
-                # Results are whole or not there, and a worker would begin what is queued for it.
-                for worker in multiprocessing.active_children():
-                    worker.kill()
-                pool.shutdown(cancel_futures=True)
-                raise
+            for future in as_completed(futures):
+                future.result()
+                done(futures[future])
 
 
 def outcome(job: Job) -> str:

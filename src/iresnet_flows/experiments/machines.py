@@ -6,15 +6,19 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.pool import Pool
-from typing import TypeVar
+from threading import Thread
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["cores", "each_in_parallel", "on_threads", "prepare", "torch_device", "workers"]
+from iresnet_flows.errors import UsageError
+
+__all__ = ["cores", "each_in_parallel", "on_threads", "torch_device", "workers"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,15 +58,49 @@ def torch_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def workers(count: int) -> Pool:
-    """So many processes, of one thread each."""
-    return multiprocessing.get_context("spawn").Pool(count, prepare)
+@contextmanager
+def workers(
+    count: int, begin: Callable[..., None] | None = None, given: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """So many processes, of one thread each; an error within the block ends them at once.
+
+    Arguments:
+        count: Their number.
+        begin: Is called in each, first, with what is given.
+        given: What a process can be told at its start alone, such as a queue.
+
+    Raises:
+        UsageError: One of them died.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, prepare, (begin, given)) as pool:
+        try:
+            yield pool
+        except BaseException as error:
+            for process in multiprocessing.active_children():
+                process.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise UsageError(
+                    "a process was killed from outside, maybe for want of memory: what is done "
+                    "is kept, and with a smaller --jobs the rest needs less."
+                ) from error
+            raise
 
 
-def prepare() -> None:
-    """A process of one thread that leaves Ctrl-C to its parent."""
+def prepare(begin: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
+    """A process of one thread that leaves Ctrl-C to its parent and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=follow_parent, daemon=True).start()
     torch.set_num_threads(1)
+    if begin is not None:
+        begin(*given)
+
+
+def follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # whatever this process writes is renamed into place when it is whole
 
 
 def each_in_parallel(
@@ -81,6 +119,6 @@ def each_in_parallel(
     )
     with workers(min(jobs, len(items))) as pool, Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=len(items))
-        for result in pool.imap(perform, items):
+        for result in pool.map(perform, items):
             progress.advance(task)
             yield result

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +22,6 @@ from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.comparison import contenders
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS, chosen, couplings
 from iresnet_flows.experiments.comparison.results import PROPERTIES, Plan, Result
-from iresnet_flows.experiments.comparison.schedule import Line
 from iresnet_flows.experiments.comparison.training import Training
 
 MODELS = "nice,realnvp,glow,ffjord,i-resnet"
@@ -156,16 +154,6 @@ def test_interrupted_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch,
     assert not command(monkeypatch, *arguments)
     assert 38 <= seen[0] <= 40
     assert seen[-1] == 59
-
-
-def test_processes_that_are_asked_to_stop_keep_their_checkpoints(monkeypatch):
-    said = []
-    monkeypatch.setattr(Line, "news", SimpleNamespace(put=said.append), raising=False)
-    monkeypatch.setattr(Line, "stop", SimpleNamespace(is_set=lambda: bool(said)), raising=False)
-    Line(0)(0.5, "1.000")
-    assert said == [(0, 0.5, "1.000")]
-    with pytest.raises(KeyboardInterrupt):
-        Line(0)(0.6, "1.000")
 
 
 KILLED = """

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +14,9 @@ from typing import Any, ClassVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.comparison.results import Result
 from iresnet_flows.experiments.comparison.runs import Task, contender, perform
-from iresnet_flows.experiments.machines import prepare
+from iresnet_flows.experiments.machines import workers
 
 __all__ = ["carry_out"]
 
@@ -43,13 +39,7 @@ def carry_out(tasks: Sequence[Task], jobs: int, console: Console) -> list[Result
             progress.console.print(f"{len(tasks) - len(todo)} of {len(tasks)} runs are there.")
         rows = [add(progress, task) for task in todo]
         if min(jobs, len(todo)) > 1:
-            try:
-                in_processes(todo, rows, jobs, progress)
-            except BrokenProcessPool as error:
-                raise UsageError(
-                    "a run was killed from outside, maybe for want of memory: what is done is "
-                    "kept, and the same command with a smaller --jobs goes on."
-                ) from error
+            in_processes(todo, rows, jobs, progress)
         else:
             for task, row in zip(todo, rows, strict=True):
                 finish(progress, row, perform(task, partial(update, progress, row)))
@@ -60,58 +50,41 @@ def in_processes(
     tasks: Sequence[Task], rows: Sequence[TaskID], jobs: int, progress: Progress
 ) -> None:
     """Each task in one of a few processes, which tell how far they are through a queue."""
-    context = multiprocessing.get_context("spawn")
-    news, stop = context.Queue(), context.Event()
-    count = min(jobs, len(tasks))
-    with ProcessPoolExecutor(count, context, listen, (news, stop)) as pool:
+    news = multiprocessing.get_context("spawn").Queue()
+    with workers(min(jobs, len(tasks)), listen, (news,)) as pool:
         pending = {
             pool.submit(reporting, task, Line(row)): row
             for task, row in zip(tasks, rows, strict=True)
         }
-        try:
-            while pending:
-                with suppress(queue.Empty):
-                    update(progress, *news.get(timeout=REFRESH))
-                for done in [future for future in pending if future.done()]:
-                    finish(progress, pending.pop(done), done.result())
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        while pending:
+            with suppress(queue.Empty):
+                update(progress, *news.get(timeout=REFRESH))
+            for done in [future for future in pending if future.done()]:
+                finish(progress, pending.pop(done), done.result())
 
 
 @dataclass
 class Line:
-    """What a process tells its parent of a run, and the parent's wish that it stop.
+    """What a process tells its parent of a run.
 
     Attributes:
-        news: Where it is told.
-        stop: Whether it should stop; both are given to a process once, by `listen`.
+        news: Where it is told; given to a process once, by `listen`.
     """
 
     row: TaskID
     told: float = 0.0
     news: ClassVar[Any]
-    stop: ClassVar[Any]
 
     def __call__(self, spent: float, loss: str) -> None:
         now = time.monotonic()
-        if now - self.told < REFRESH:
-            return
-        self.told = now
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            os._exit(1)  # nobody waits for this process; its checkpoint is whole
-        if self.stop.is_set():
-            raise KeyboardInterrupt
-        self.news.put((self.row, spent, loss))
+        if now - self.told >= REFRESH:
+            self.told = now
+            self.news.put((self.row, spent, loss))
 
 
-def listen(news: Any, stop: Any) -> None:
-    """Prepare a process of the pool."""
-    prepare()
+def listen(news: Any) -> None:
     news.cancel_join_thread()  # what nobody reads any more should keep no process alive
-    Line.news, Line.stop = news, stop
+    Line.news = news
 
 
 def reporting(task: Task, line: Line) -> Result:

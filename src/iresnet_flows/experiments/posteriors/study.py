@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -87,11 +88,11 @@ def study(
     )
     with workers(jobs) as pool, Progress(*columns, console=console) as progress:
         task = progress.add_task("reference draws", total=len(firsts))
-        for _ in pool.imap_unordered(keep_reference, firsts):
+        for _ in pool.map(keep_reference, firsts):
             progress.advance(task)
         task = progress.add_task("approximations", total=len(specs))
-        for outcome in pool.imap_unordered(perform, specs):
-            outcomes.append(outcome)
+        for done in as_completed([pool.submit(perform, spec) for spec in specs]):
+            outcomes.append(done.result())
             write_report(folder, outcomes, asdict(settings), command)
             progress.advance(task)
     return outcomes

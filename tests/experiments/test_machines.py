@@ -1,0 +1,54 @@
+"""Work in several processes ends with the work, with an error, and with a process that dies."""
+
+import multiprocessing
+import os
+import time
+
+import pytest
+
+pytest.importorskip("rich", reason="the experiments need their extra")
+
+import torch
+from rich.console import Console
+
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.machines import each_in_parallel, workers
+
+LONG = 600.0
+
+
+def each(items, perform):
+    return list(each_in_parallel(items, 2, Console(quiet=True), "test", perform))
+
+
+def test_results_come_in_the_order_of_the_items():
+    assert each([3, 1, 2], str) == ["3", "1", "2"]
+
+
+def test_a_process_has_one_thread():
+    with workers(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
+
+
+def test_an_error_comes_as_it_is():
+    with pytest.raises(ValueError, match="invalid literal"):
+        each(["1", "two"], int)
+
+
+def test_a_process_that_dies_is_told_of():
+    with pytest.raises(UsageError, match=r"was killed from outside.*--jobs"):
+        each([9, 9], os._exit)
+
+
+def interrupted():
+    with workers(1) as pool:
+        pool.submit(time.sleep, LONG)
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_waits_for_nothing():
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not multiprocessing.active_children()
+    assert time.monotonic() - begun < LONG / 2
