@@ -76,7 +76,7 @@ def result(model="i-resnet", seed=0, nats=1.0, about=None, steps=2000, match="pa
 
 
 def probes(place, seed):
-    values = (1e-6 * place * (seed + 1), 1e-14, 1e-3, 2e-3, 0.0, 0.97, 8.0, 80.0)
+    values = (1e-6 * place * (seed + 1), 1e-14, 1e-3, 2e-3, 0.0, 0.97, 8.0, 80.0, True)
     return dict(zip(PROBES, values, strict=True))
 
 

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("nflows")
 
 from iresnet_flows.errors import UnmatchedContender, UsageError
+from iresnet_flows.experiments.comparison import costs
 from iresnet_flows.experiments.comparison.contenders import (
     CONTENDERS,
     PAPER,
@@ -21,7 +22,10 @@ from iresnet_flows.experiments.comparison.contenders import (
     width_of,
 )
 from iresnet_flows.experiments.comparison.contenders.couplings import nice
+from iresnet_flows.experiments.comparison.probes import takes_context
 from iresnet_flows.experiments.quietness import quiet
+from iresnet_flows.layers import ElementwiseAffine
+from iresnet_flows.nflows import Flow, LayerTransform, StandardNormal
 
 ODE = ("ffjord", "cnf")
 DRAWS = 300
@@ -140,6 +144,29 @@ def test_resnet_is_tried_and_need_not_come_back():
     assert (restored - x).abs().max() > 0.1
     assert log_det.shape == (16,)
     assert not CONTENDERS["resnet"].density and "no likelihood" in CONTENDERS["resnet"].remark
+
+
+WITHOUT_CONTEXT = ("resnet", "normflows-residual", "flowcon")
+
+
+def test_a_context_is_taken_where_the_recipe_has_one(contender, features):
+    with quiet():
+        taken = takes_context(contender, features, contender.width or 0)
+    assert taken == (contender.name not in WITHOUT_CONTEXT)
+
+
+def test_a_context_that_changes_nothing_is_not_taken():
+    def deaf(features, width, context_features=None):
+        return Flow(LayerTransform(ElementwiseAffine(features)), StandardNormal([features]))
+
+    assert not takes_context(replace(CONTENDERS["nice"], make=deaf), 5, 8)
+
+
+def test_arithmetic_is_counted_through_gradients_of_leaves():
+    x = torch.randn(4, 3, requires_grad=True)
+    with costs.Operations() as operations:
+        torch.autograd.grad((x @ torch.ones(3, 2)).sum(), x)
+    assert operations.count == 2 * 2 * 4 * 3 * 2
 
 
 def test_i_revnet_keeps_every_volume_and_nice_does_not():

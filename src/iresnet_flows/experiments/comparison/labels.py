@@ -83,6 +83,7 @@ PROBE_TITLES = {
     "lipschitz_bound": "Lipschitz bound",
     "log_prob_evaluations": "evaluations a log-prob",
     "sample_evaluations": "evaluations a sample",
+    "takes_context": "takes a context",
 }
 
 ERRORS = (

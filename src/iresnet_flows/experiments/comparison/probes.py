@@ -11,21 +11,23 @@ from nflows.flows.base import Flow
 from torch import Tensor
 
 from iresnet_flows.blocks.branched import BranchedLayer
+from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.comparison.costs import evaluations
 from iresnet_flows.experiments.comparison.evaluation import restored
 from iresnet_flows.experiments.comparison.properties import along, jacobian, points_of
 from iresnet_flows.nflows import value_of
 
-__all__ = ["probe"]
+__all__ = ["probe", "takes_context"]
 
 CALLS = 16
 DRAWS = 32
 DIRECTIONS = 4
 STEP = 1e-5
+CONTEXT = 3
 
 
 def probe(flow: Flow, z: Tensor, density: bool = True) -> dict[str, Any]:
-    """The probes of `PROBES` but the inverse's error in float32, at rows z of model space, (B, d).
+    """The probes of `PROBES` that a trained flow answers, at rows z of model space, (B, d).
 
     Arguments:
         flow: The flow, in eval mode.
@@ -53,6 +55,22 @@ def probe(flow: Flow, z: Tensor, density: bool = True) -> dict[str, Any]:
             **evaluations(flow, z),
         }
     return found
+
+
+def takes_context(who: Contender, features: int, width: int) -> bool:
+    """Whether the recipe also gives a density that depends on a context.
+
+    It is asked of a flow with random weights, for at its start a flow may be the identity.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        flow = who.conditional(features, width, CONTEXT)
+        if flow is None:
+            return False
+        for p in flow.eval().parameters():
+            p.add_(0.1 * torch.randn_like(p))
+        x, context = torch.randn(8, features), torch.randn(8, CONTEXT)
+        return not torch.allclose(flow.log_prob(x, context), flow.log_prob(x, -context))
 
 
 def lipschitz_bound(flow: Flow) -> float | None:

@@ -41,13 +41,14 @@ PROBES = (
     "lipschitz_bound",
     "log_prob_evaluations",
     "sample_evaluations",
+    "takes_context",
 )
 """Beyond it. Errors of the inverse are the largest over test rows, in model space, with float32
 and with float64; those of gradients, through the inverse and of a loss that weighs its rows
 unequally, are relative to the dense truth; the noise of log-prob is its standard deviation
 over calls, in nats; the bound is the certified one of the flow's residual branches, the
-largest; evaluations are uses of every parameter once for 256 rows. None where one does not apply
-or fails."""
+largest; evaluations are uses of every parameter once for 256 rows; a context is what the recipe's
+density can be given. None where one does not apply or fails."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison import costs
 from iresnet_flows.experiments.comparison.contenders import Contender, chosen
 from iresnet_flows.experiments.comparison.evaluation import test
-from iresnet_flows.experiments.comparison.probes import probe
+from iresnet_flows.experiments.comparison.probes import probe, takes_context
 from iresnet_flows.experiments.comparison.properties import measure
 from iresnet_flows.experiments.comparison.results import Data, Plan, Result
 from iresnet_flows.experiments.comparison.training import (
@@ -112,7 +112,9 @@ def run(
     found = measure(flow, z, who.density)
     result.properties, result.evidence = found.properties, found.evidence
     result.costs = costs.measure(flow, prepared(dataset, dataset.test[: costs.ROWS]))
-    result.probes = {**result.probes, **probe(flow, z, who.density)}
+    result.probes |= probe(flow, z, who.density)
+    if who.origin != "yours":
+        result.probes["takes_context"] = takes_context(who, dataset.features, result.width or 0)
 
 
 def blank(task: Task, who: Contender, dataset: Dataset) -> Result:

@@ -23,7 +23,7 @@ OWN = (
 def table(results: Sequence[Result]) -> DataFrame:
     """A line for each run: its plan, its data and every number of it."""
     frame = DataFrame([line(result) for result in results])
-    flags = [*PROPERTIES, "discrete"]
+    flags = [*PROPERTIES, "takes_context", "discrete"]
     counts = ["width", "budget_steps", "log_prob_evaluations", "sample_evaluations"]
     kinds = dict.fromkeys(flags, "boolean") | dict.fromkeys(counts, "Float64")
     floats = (

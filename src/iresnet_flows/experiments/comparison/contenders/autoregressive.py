@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from nflows.flows.autoregressive import MaskedAutoregressiveFlow
+from nflows.distributions.normal import StandardNormal
 from nflows.flows.base import Flow
+from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
+from nflows.transforms.base import CompositeTransform, Transform
+from nflows.transforms.permutations import ReversePermutation
 
 from iresnet_flows.experiments.comparison.contenders.recipes import Contender
 
 __all__ = ["AUTOREGRESSIVE", "made", "maf"]
 
 
-def made(features: int, width: int) -> Flow:
-    return MaskedAutoregressiveFlow(features, width, num_layers=1, num_blocks_per_layer=2)
+def made(features: int, width: int, context_features: int | None = None) -> Flow:
+    return autoregressive(1, features, width, context_features)
 
 
-def maf(features: int, width: int) -> Flow:
-    return MaskedAutoregressiveFlow(features, width, num_layers=5, num_blocks_per_layer=2)
+def maf(features: int, width: int, context_features: int | None = None) -> Flow:
+    return autoregressive(5, features, width, context_features)
+
+
+def autoregressive(count: int, features: int, width: int, context_features: int | None) -> Flow:
+    """So many layers, each in the reverse order of the one before."""
+    steps: list[Transform] = []
+    for _ in range(count):
+        layer = MaskedAffineAutoregressiveTransform(features, width, context_features)
+        steps += [ReversePermutation(features), layer]
+    return Flow(CompositeTransform(steps), StandardNormal([features]))
 
 
 AUTOREGRESSIVE = (

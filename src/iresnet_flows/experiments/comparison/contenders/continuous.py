@@ -19,17 +19,18 @@ __all__ = ["CONTINUOUS", "CnfTransform", "cnf", "ffjord"]
 EXACT_FEATURES = {"train": 8, "eval": 64}
 
 
-def ffjord(features: int, width: int) -> Flow:
-    layer = FFJORD(features, (width, width), rtol=1e-4, atol=1e-4)
+def ffjord(features: int, width: int, context_features: int | None = None) -> Flow:
+    layer = FFJORD(features, (width, width), context_features, rtol=1e-4, atol=1e-4)
     scale = ElementwiseAffine(features)
     transform = CompositeTransform([to_nflows(scale), to_nflows(layer)])
     return Flow(transform, StandardNormal([features]))
 
 
-def cnf(features: int, width: int) -> Flow:
+def cnf(features: int, width: int, context_features: int | None = None) -> Flow:
     from zuko.flows import CNF
 
-    lazy = CNF(features, hidden_features=(width, width), atol=1e-4, rtol=1e-4).transform
+    context = context_features or 0
+    lazy = CNF(features, context, hidden_features=(width, width), atol=1e-4, rtol=1e-4).transform
     return Flow(CnfTransform(lazy, features), StandardNormal([features]))
 
 

@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from nflows.distributions.normal import StandardNormal
 from nflows.flows.base import Flow
-from nflows.flows.realnvp import SimpleRealNVP
 from nflows.nn.nets import ResidualNet
-from nflows.transforms.base import CompositeTransform
+from nflows.transforms.base import CompositeTransform, Transform
 from nflows.transforms.coupling import (
+    AdditiveCouplingTransform,
     AffineCouplingTransform,
     PiecewiseRationalQuadraticCouplingTransform,
 )
@@ -30,44 +30,57 @@ BINS = 8
 TAILS = 4.0
 
 
-def nice(features: int, width: int) -> Flow:
-    return scaled(i_revnet(features, width), features)
+def nice(features: int, width: int, context_features: int | None = None) -> Flow:
+    return scaled(i_revnet(features, width, context_features), features)
 
 
-def i_revnet(features: int, width: int) -> Flow:
-    return SimpleRealNVP(features, width, DEPTH, 2, use_volume_preserving=True)
+def i_revnet(features: int, width: int, context_features: int | None = None) -> Flow:
+    additive = partial(
+        AdditiveCouplingTransform, transform_net_create_fn=nets(width, context_features)
+    )
+    return chained(additive, features)
 
 
-def realnvp(features: int, width: int) -> Flow:
+def realnvp(features: int, width: int, context_features: int | None = None) -> Flow:
     # nflows' affine couplings scale by less than 1.001, so that alone they could only contract.
-    flow = SimpleRealNVP(features, width, num_layers=DEPTH, num_blocks_per_layer=2)
-    return scaled(flow, features)
+    affine = partial(
+        AffineCouplingTransform, transform_net_create_fn=nets(width, context_features)
+    )
+    return scaled(chained(affine, features), features)
+
+
+def nsf(features: int, width: int, context_features: int | None = None) -> Flow:
+    spline = partial(
+        PiecewiseRationalQuadraticCouplingTransform,
+        transform_net_create_fn=nets(width, context_features),
+        num_bins=BINS,
+        tails="linear",
+        tail_bound=TAILS,
+    )
+    return chained(spline, features)
+
+
+def glow(
+    features: int, width: int, context_features: int | None = None, depth: int = DEPTH
+) -> Flow:
+    steps = []
+    for _ in range(depth):
+        coupling = AffineCouplingTransform(alternating(features), nets(width, context_features))
+        steps += [ActNorm(features), LULinear(features, identity_init=True), coupling]
+    return Flow(CompositeTransform(steps), StandardNormal([features]))
+
+
+def chained(coupling: Callable[[Tensor], Transform], features: int) -> Flow:
+    """8 couplings, which move the one half of the features and the other in turn."""
+    mask = alternating(features)
+    steps = [coupling(sign * mask) for _ in range(DEPTH // 2) for sign in (1, -1)]
+    return Flow(CompositeTransform(steps), StandardNormal([features]))
 
 
 def scaled(flow: Flow, features: int) -> Flow:
     """The flow with a learned scale of each feature at its end."""
     scale = to_nflows(ElementwiseAffine(features))
     return Flow(CompositeTransform([flow._transform, scale]), StandardNormal([features]))
-
-
-def glow(features: int, width: int, depth: int = DEPTH) -> Flow:
-    steps = []
-    for _ in range(depth):
-        coupling = AffineCouplingTransform(alternating(features), nets(width))
-        steps += [ActNorm(features), LULinear(features, identity_init=True), coupling]
-    return Flow(CompositeTransform(steps), StandardNormal([features]))
-
-
-def nsf(features: int, width: int) -> Flow:
-    mask = alternating(features)
-    steps = []
-    for _ in range(DEPTH // 2):
-        for sign in (1, -1):
-            coupling = PiecewiseRationalQuadraticCouplingTransform(
-                sign * mask, nets(width), num_bins=BINS, tails="linear", tail_bound=TAILS
-            )
-            steps.append(coupling)
-    return Flow(CompositeTransform(steps), StandardNormal([features]))
 
 
 def alternating(features: int) -> Tensor:
@@ -77,9 +90,11 @@ def alternating(features: int) -> Tensor:
     return mask
 
 
-def nets(width: int) -> Callable[[int, int], nn.Module]:
+def nets(width: int, context_features: int | None) -> Callable[[int, int], nn.Module]:
     """Makes the residual nets of that width."""
-    return partial(ResidualNet, hidden_features=width, num_blocks=2)
+    return partial(
+        ResidualNet, hidden_features=width, context_features=context_features, num_blocks=2
+    )
 
 
 COUPLINGS = (
@@ -103,8 +118,7 @@ COUPLINGS = (
     Contender(
         "realnvp",
         "Real-NVP",
-        "8 affine couplings: SimpleRealNVP of nflows, residual nets of 2 blocks, then a scale for "
-        "each feature",
+        "8 affine couplings of nflows, residual nets of 2 blocks, then a scale for each feature",
         realnvp,
         learning_rate=3e-3,
         least_features=2,

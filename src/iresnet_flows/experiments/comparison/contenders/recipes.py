@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,7 +23,8 @@ class Contender:
         name: What `--models` calls it.
         title: What tables call it.
         recipe: The architecture in a sentence.
-        make: Gives the flow from the number of features and the width.
+        make: Gives the flow from the number of features and the width, and, where it has a third
+            parameter, `context_features`, the flow given a context.
         learning_rate: That of AdamW at the start; it decays linearly over the budget. Chosen among
             0.001, 0.003 and 0.005 by the validation loss of short trainings on two-moons and
             digits; that of i-ResNet among 0.005 and 0.01, on digits, power, pinwheel and
@@ -42,7 +44,7 @@ class Contender:
     name: str
     title: str
     recipe: str
-    make: Callable[[int, int], Flow]
+    make: Callable[..., Flow]
     learning_rate: float = 1e-3
     weight_decay: float = 0.3
     least_features: int = 1
@@ -52,6 +54,12 @@ class Contender:
     density: bool = True
     after_step: Callable[[Flow], None] | None = None
     requires: str | None = None
+
+    def conditional(self, features: int, width: int, context_features: int) -> Flow | None:
+        """The flow of rows given a context, or None where the recipe knows of none."""
+        if "context_features" not in inspect.signature(self.make).parameters:
+            return None
+        return self.make(features, width, context_features)
 
 
 def require_installed(contender: Contender) -> None:

@@ -40,34 +40,42 @@ class ResidualFlowBlock(InvertibleResidualBlock):
         return self.log_det or ROULETTE["train" if self.training else "eval"]
 
 
-def i_resnet(features: int, width: int) -> Flow:
+def i_resnet(features: int, width: int, context_features: int | None = None) -> Flow:
     features_of_entries = 2 * width  # a sine and a cosine
     return InvertibleResidualFlow(
-        features, features_of_entries, DEPTH, num_blocks_per_layer=2, lipschitz=LIPSCHITZ
+        *(features, features_of_entries, DEPTH),
+        num_blocks_per_layer=2,
+        context_features=context_features,
+        lipschitz=LIPSCHITZ,
     )
 
 
-def residual_flow(features: int, width: int) -> Flow:
+def residual_flow(features: int, width: int, context_features: int | None = None) -> Flow:
     def block() -> Layer:
-        branch = LipschitzMLP(features, (width, width), LIPSCHITZ, activation="lipswish")
+        hidden = (width, width)
+        branch = LipschitzMLP(features, hidden, LIPSCHITZ, context_features, activation="lipswish")
         return ResidualFlowBlock(branch)
 
     return stacked(features, block)
 
 
-def i_densenet(features: int, width: int) -> Flow:
+def i_densenet(features: int, width: int, context_features: int | None = None) -> Flow:
     def block() -> Layer:
-        growth = 2 * width  # two features for each entry
-        branch = LipschitzDenseNet(features, (growth, growth), LIPSCHITZ, activation="clipswish")
+        growth = (2 * width, 2 * width)  # two features for each entry
+        branch = LipschitzDenseNet(
+            features, growth, LIPSCHITZ, context_features, activation="clipswish"
+        )
         return InvertibleResidualBlock(branch)
 
     return stacked(features, block)
 
 
-def monotone(features: int, width: int) -> Flow:
+def monotone(features: int, width: int, context_features: int | None = None) -> Flow:
     def block() -> Layer:
         hidden = (2 * width, 2 * width)
-        return CayleyBlock(LipschitzMLP(features, hidden, LIPSCHITZ, activation="csin"))
+        return CayleyBlock(
+            LipschitzMLP(features, hidden, LIPSCHITZ, context_features, activation="csin")
+        )
 
     return stacked(features, block)
 
