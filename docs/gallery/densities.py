@@ -99,12 +99,12 @@ figure, axes = plt.subplots(3, 3, figsize=(9, 9), layout="constrained")
 for column, (name, truth) in zip(axes.T, truths.items()):
     rows = sets[name]
     reach = 1.2 * rows.train.abs().max().item()
-    side = torch.linspace(-reach, reach, 200)
+    side = torch.linspace(-reach, reach, 140)
     grid = torch.cartesian_prod(side, side)
     density = truth.log_prob(grid).exp()
     found = log_prob(name, grid).exp()
     for axis, values in zip(column, (density, found)):
-        axis.pcolormesh(side, side, values.view(200, 200).T, vmax=density.max(), cmap="magma")
+        axis.pcolormesh(side, side, values.view(140, 140).T, vmax=density.max(), cmap="magma")
     with torch.no_grad():
         samples = rows.restore(flows[name].sample(2000))
     column[2].scatter(*samples.T, s=1, color="#0072B2", linewidths=0)

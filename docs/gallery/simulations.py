@@ -44,7 +44,7 @@ x = distance(theta)[:, None] + 2 * torch.randn(5000, 1)
 build = partial(build_iresnet, z_score_x="transform_to_unconstrained", x_dist=prior)
 trainer = NPE(prior, density_estimator=build, show_progress_bars=False)
 trainer.append_simulations(theta, x)
-trainer.train(training_batch_size=500, learning_rate=5e-3, stop_after_epochs=5, max_num_epochs=40)
+trainer.train(training_batch_size=500, learning_rate=5e-3, stop_after_epochs=10)
 posterior = trainer.build_posterior()
 
 # %%
@@ -95,5 +95,5 @@ plt.show()
 
 # %%
 # What to take from it: one training serves every distance, and the ridge is followed up to the
-# walls of the prior's box. :doc:`../hosts/sbi` has the settings, also for likelihoods (``NLE``) and
-# for further rounds.
+# walls of the prior's box. :doc:`../hosts/sbi` has the settings, for likelihoods (``NLE``) and
+# further rounds too.
