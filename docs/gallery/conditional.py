@@ -102,5 +102,4 @@ plt.show()
 
 # %%
 # What to take from it: nothing was said of forks or of noise that grows, and neither is an option
-# of the flow. Where the median jumps from branch to branch a continuous map can only be steep, and
-# that is where the quantiles are worst.
+# of the flow. More features work alike, but then there are samples and densities and no quantiles.
