@@ -100,7 +100,7 @@ def log_det_errors(points):
     for name, part in parts.items():
         points = points.detach()
         outputs, logabsdet = part(points)
-        jacobian = torch.autograd.functional.jacobian(lambda x: part(x)[0].sum(0), points)
+        jacobian = torch.autograd.functional.jacobian(lambda x, f=part: f(x)[0].sum(0), points)
         error = (logabsdet - torch.linalg.slogdet(jacobian.transpose(0, 1)).logabsdet).abs()
         print(f"{name:10}  mean {error.mean().item():.1e}, largest {error.max().item():.1e} nats")
         points = outputs
@@ -133,8 +133,8 @@ print(f"the flow misses {divergence:.3f} ± {error:.3f} nats")
 # --------------------
 #
 # Above, the test points on their way from data to noise, coloured by their arm; below, what the
-# layer before it makes of a square grid. A Glow step moves one coordinate at a time, up to a linear
-# map. Residual blocks and FFJORD bend freely, and neither tears the plane.
+# layer named above makes of a square grid. Up to a linear map, a Glow step moves one coordinate and
+# keeps the other. Residual blocks and FFJORD bend the plane freely.
 
 arms = (blobs.component_distribution.log_prob(turned(test, -1)[:, None])).argmax(-1)
 ticks, lines = torch.linspace(-2, 2, 101).double(), torch.linspace(-2, 2, 17).double()
