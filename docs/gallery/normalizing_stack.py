@@ -133,8 +133,8 @@ print(f"the flow misses {divergence:.3f} ± {error:.3f} nats")
 # --------------------
 #
 # Above, the test points on their way from data to noise, coloured by their arm; below, what the
-# layer named above makes of a square grid. Up to a linear map, a Glow step moves one coordinate and
-# keeps the other. Residual blocks and FFJORD bend the plane freely.
+# layer named above makes of a square grid. Up to a linear map, a Glow step moves one coordinate
+# and keeps the other. Residual blocks and FFJORD bend the plane freely.
 
 arms = (blobs.component_distribution.log_prob(turned(test, -1)[:, None])).argmax(-1)
 ticks, lines = torch.linspace(-2, 2, 101).double(), torch.linspace(-2, 2, 17).double()

@@ -67,10 +67,9 @@ def block():
 # A gas in a trap
 # ---------------
 #
-# The target is :math:`p(x) = e^{-U(x)} / Z`: a harmonic trap, which alone would make the particles
-# independent normals, and a repulsion of each pair. A flow of three blocks in Pyro is fitted to it
-# by the reverse divergence, from the energy alone. ``event_dim=2`` says that a sample has the shape
-# (3, 2).
+# The target is :math:`p(x) = N(x)\, e^{-u(x)} / Z`: a harmonic trap, which alone would make the
+# particles normal, and a repulsion u of each pair. A flow of three blocks in Pyro is fitted to it
+# by the reverse divergence, from the energy alone; ``event_dim=2`` says that a sample is a matrix.
 
 base = dist.Normal(torch.zeros(PARTICLES, 2), 1.0).to_event(2)
 
@@ -100,7 +99,7 @@ for _ in range(150):
 # differentiation; for the bound, the largest stretch at 2000 samples, which must stay below 0.9;
 # for the symmetry, the density after an exchange of two particles; and for the density, the
 # constant Z. The mean of :math:`p Z / q` over samples of the flow q is Z, and so is that of
-# :math:`e^{-\text{repulsion}}` over a million samples of the normal base.
+# :math:`e^{-u}` over a million samples of the normal base.
 
 with torch.no_grad():
     x = flow.sample((2000,))
@@ -207,7 +206,7 @@ with torch.no_grad():
 
 apart = (a - b).flatten(1).norm(dim=-1).where(miss < 1e-12, 0.0)
 worst = apart.argmax()
-print(f"{(apart > 0.1).sum()} of 500 images are those of two states; the farthest two are")
+print(f"{(apart > 0.1).sum()} of 500 images are those of two states or more; two are")
 print(f"{apart[worst]:.2f} apart, and their images {miss[worst]:.0e}")
 
 figure, panel = plt.subplots(figsize=(4.6, 4.6), layout="constrained")
