@@ -82,7 +82,7 @@ truth, _ = scores(x, Exact())
 score, error = scores(x, RussianRoulette(terms=3, probes=4))
 off = (score - truth) / error
 
-print(f"standard error: {error.mean():.2f} nats, scores differ by {truth.std():.1f}")
+print(f"standard error: {error.mean():.2f} nats; deviation of the scores: {truth.std():.1f}")
 print(f"root mean square of error / standard error: {off.square().mean().sqrt():.2f}")
 print(f"within 2 standard errors: {(off.abs() < 2).float().mean():.1%}")
 
@@ -92,22 +92,20 @@ print(f"within 2 standard errors: {(off.abs() < 2).float().mean():.1%}")
 #
 # The area under the ROC curve is the chance that a broken image is less likely than a sound one.
 
+forest = IsolationForest(random_state=0).fit(train)
 rivals = {
     "Mahalanobis distance": -EmpiricalCovariance().fit(train).mahalanobis(stream.flatten(1)),
-    "isolation forest": IsolationForest(random_state=0)
-    .fit(train)
-    .score_samples(stream.flatten(1)),
+    "isolation forest": forest.score_samples(stream.flatten(1)),
 }
 for name, found in {"i-ResNet, exact": truth, "i-ResNet, 4 probes": score, **rivals}.items():
     print(f"{name:20}  AUC {roc_auc_score(broken, -found):.3f}")
 
 # %%
-# The noise of an estimate is small beside the differences of images: the area does not feel it.
-#
 # Where the error bars matter
 # ---------------------------
 #
-# It is felt at the edge of a list. Say that 100 images can be looked at. Those within two standard
+# The noise of an estimate is small beside the differences of images, and the area does not feel
+# it. The edge of a list does. Say that 100 images can be looked at. Those within two standard
 # errors of the line between the 100th and the 101st may belong to either side; they alone are
 # scored again, with 128 probes. The exact list is the truth, and all of it is done 20 times.
 
