@@ -43,8 +43,8 @@ density = i_resnet_flow((1, 8, 8), (2, 2), blocks, factor_out=False, classes=10)
 model = HybridFlow(density, classes=10, hidden_features=64)
 
 optimiser = torch.optim.Adam(model.parameters())
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-2, total_steps=200)
-for _ in range(200):
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-2, total_steps=160)
+for _ in range(160):
     rows = train[torch.randint(len(train), (128,))]
     loss = model.loss(noisy(pixels[rows]), labels[rows]).mean()
     optimiser.zero_grad()
@@ -93,12 +93,12 @@ def bits(log_prob):
 
 
 with torch.no_grad():
-    print(f"i-ResNet: {bits(model.log_prob(x)):.2f} bits/dim")
+    print(f"i-ResNet                 {bits(model.log_prob(x)):.2f} bits/dim")
     for count in (1, 10):
         mixture = GaussianMixture(count, reg_covar=1e-4, random_state=0)
         mixture.fit(noisy(pixels[train]).flatten(1))
         found = bits(mixture.score_samples(x.flatten(1)))
-        print(f"mixture of {count} normal distributions: {found:.2f} bits/dim")
+        print(f"mixture of {count:2} normal(s)  {found:.2f} bits/dim")
 
     jacobian = torch.func.vmap(torch.func.jacrev(lambda x: density.latents(x[None])[0]))(x[:20])
     truth = torch.linalg.slogdet(jacobian.reshape(20, 64, 64)).logabsdet

@@ -8,6 +8,8 @@ the density must not change when they are exchanged, and the branch is built suc
 Then the bound is got wrong, in the usual way, to see what happens.
 """
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import pyro.distributions as dist
 import torch
@@ -181,7 +183,7 @@ wrong = InvertibleResidualBlock(ClaimedBranch(summed, lipschitz=0.9))
 try:
     wrong(x)
 except BrokenLipschitzClaim as error:
-    print(error)
+    print(textwrap.fill(str(error), 90))
 
 # %%
 # Without the test the block would have gone on, with the log-determinants of a map that has no
@@ -206,8 +208,8 @@ with torch.no_grad():
 
 apart = (a - b).flatten(1).norm(dim=-1).where(miss < 1e-12, 0.0)
 worst = apart.argmax()
-print(f"{(apart > 0.1).sum()} of 500 images are those of two states or more; two are")
-print(f"{apart[worst]:.2f} apart, and their images {miss[worst]:.0e}")
+print(f"{(apart > 0.1).sum()} of 500 images are those of two states or more")
+print(f"two states are {apart[worst]:.2f} apart, and their images {miss[worst]:.0e}")
 
 figure, panel = plt.subplots(figsize=(4.6, 4.6), layout="constrained")
 for state, colour, name in ((a, "#0072B2", "a"), (b, "#D55E00", "b"), (y, "black", "y")):
