@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ __all__ = ["FunctionJacobian", "FunctionMap"]
 
 Call = Callable[..., Tensor]
 Pull = Callable[[Tensor], tuple[Tensor]]
+Result = TypeVar("Result")
 
 COPIES = 4096  # the samples of a pass for a dense Jacobian
 
@@ -83,6 +85,13 @@ class FunctionJacobian(Jacobian):
         return self.pass_for(1)[0]
 
     def apply(self, v: Tensor) -> Tensor:
+        if infers():
+            return outside(self.product, v)
+        return self.product(v)
+
+    def product(self, v: Tensor) -> Tensor:
+        """J v for each row of v."""
+
         # J^T w is linear in w, and its own transposed product is J v.
         def transposed(w: Tensor) -> Tensor:
             return self.forward(len(v))[1](w.flatten(0, 1))[0].reshape(v.shape)
@@ -122,8 +131,16 @@ class FunctionJacobian(Jacobian):
 
     def forward(self, count: int) -> tuple[Tensor, Pull]:
         """The values at that many copies of x, and what pulls vectors back from them."""
-        x, *rows = (t.expand(count, *t.shape).flatten(0, 1) for t in (self.x, *self.rows))
-        value, pull = torch.func.vjp(lambda x: self.call(x, *rows, *self.others), x)[:2]
+        tensors = self.x, *self.rows, *self.others
+        if not infers():
+            return self.record(count, *tensors)
+        value, pull = outside(partial(self.record, count), *tensors)
+        return value, partial(outside, pull)
+
+    def record(self, count: int, *tensors: Tensor) -> tuple[Tensor, Pull]:
+        end = 1 + len(self.rows)
+        x, *rows = (t.expand(count, *t.shape).flatten(0, 1) for t in tensors[:end])
+        value, pull = torch.func.vjp(lambda x: self.call(x, *rows, *tensors[end:]), x)[:2]
         return value, pull
 
     def pass_for(self, count: int) -> tuple[Tensor, Pull]:
@@ -134,6 +151,20 @@ class FunctionJacobian(Jacobian):
                 return self.passes[key]
         self.passes[count, recorded] = self.forward(count)
         return self.passes[count, recorded]
+
+
+def infers() -> bool:
+    """Whether inference mode is on; what is compiled is not asked, for that cannot be."""
+    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+
+
+def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
+    """The function without gradient instead of in inference mode.
+
+    There torch.func records nothing before torch 2.12, and every derivative is 0.
+    """
+    with torch.inference_mode(mode=False), torch.no_grad():
+        return function(*(t.clone() if t.is_inference() else t for t in tensors))
 
 
 def assemble(call: Call, count: int, x: Tensor, *rest: Tensor) -> FunctionJacobian:
