@@ -6,18 +6,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from iresnet_flows.maps.jacobians import Jacobian
+from iresnet_flows.pullback import Pull, vjp
 
 __all__ = ["FunctionJacobian", "FunctionMap"]
 
 Call = Callable[..., Tensor]
-Pull = Callable[[Tensor], tuple[Tensor]]
-Result = TypeVar("Result")
 
 COPIES = 4096  # the samples of a pass for a dense Jacobian
 
@@ -85,18 +83,11 @@ class FunctionJacobian(Jacobian):
         return self.pass_for(1)[0]
 
     def apply(self, v: Tensor) -> Tensor:
-        if infers():
-            return outside(self.product, v)
-        return self.product(v)
-
-    def product(self, v: Tensor) -> Tensor:
-        """J v for each row of v."""
-
         # J^T w is linear in w, and its own transposed product is J v.
         def transposed(w: Tensor) -> Tensor:
             return self.forward(len(v))[1](w.flatten(0, 1))[0].reshape(v.shape)
 
-        return torch.func.vjp(transposed, torch.zeros_like(v))[1](v)[0]
+        return vjp(transposed, torch.zeros_like(v))[1](v)[0]
 
     def apply_transposed(self, w: Tensor) -> Tensor:
         return self.pass_for(len(w))[1](w.flatten(0, 1))[0].reshape(w.shape)
@@ -131,17 +122,8 @@ class FunctionJacobian(Jacobian):
 
     def forward(self, count: int) -> tuple[Tensor, Pull]:
         """The values at that many copies of x, and what pulls vectors back from them."""
-        tensors = self.x, *self.rows, *self.others
-        if not infers():
-            return self.record(count, *tensors)
-        value, pull = outside(partial(self.record, count), *tensors)
-        return value, partial(outside, pull)
-
-    def record(self, count: int, *tensors: Tensor) -> tuple[Tensor, Pull]:
-        end = 1 + len(self.rows)
-        x, *rows = (t.expand(count, *t.shape).flatten(0, 1) for t in tensors[:end])
-        value, pull = torch.func.vjp(lambda x: self.call(x, *rows, *tensors[end:]), x)[:2]
-        return value, pull
+        x, *rows = (t.expand(count, *t.shape).flatten(0, 1) for t in (self.x, *self.rows))
+        return vjp(self.call, x, *rows, *self.others)
 
     def pass_for(self, count: int) -> tuple[Tensor, Pull]:
         """A forward pass that may be used again: without gradient, also one with it."""
@@ -151,20 +133,6 @@ class FunctionJacobian(Jacobian):
                 return self.passes[key]
         self.passes[count, recorded] = self.forward(count)
         return self.passes[count, recorded]
-
-
-def infers() -> bool:
-    """Whether inference mode is on; what is compiled is not asked, for that cannot be."""
-    return not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-
-
-def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
-    """The function without gradient instead of in inference mode.
-
-    There torch.func records nothing before torch 2.12, and every derivative is 0.
-    """
-    with torch.inference_mode(mode=False), torch.no_grad():
-        return function(*(t.clone() if t.is_inference() else t for t in tensors))
 
 
 def assemble(call: Call, count: int, x: Tensor, *rest: Tensor) -> FunctionJacobian:
