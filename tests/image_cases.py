@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import torch
 from torch import nn
@@ -103,6 +104,19 @@ def images(count=40, shape=(1, 4, 4), classes=3, seed=0):
     labels = torch.arange(count) % classes
     dark = torch.randint(0, 100, (count, *shape), generator=generator)
     return Images((dark + 70 * labels[:, None, None, None]).to(torch.uint8), labels)
+
+
+def write_folder(folder, shape=(1, 4, 4), test=12):
+    """A folder of idx files of the images that the cases train on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count, seed in (("train", 60, 0), ("t10k", test, 1)):
+        part = images(count, shape, seed=seed)
+        for kind, array in (("images-idx4", part.pixels), ("labels-idx1", part.labels)):
+            header = struct.pack(f">4B{array.dim()}I", 0, 0, 8, array.dim(), *array.shape)
+            (folder / f"{name}-{kind}-ubyte").write_bytes(
+                header + array.to(torch.uint8).numpy().tobytes()
+            )
+    return folder
 
 
 def image_set(shape=(1, 4, 4), count=40):

@@ -224,7 +224,7 @@ def test_noise_of_data_is_what_lc2st_expects(posterior):
     x = simulate(theta)
     samples = estimator.sample((1,), x)[0]
     test = LC2ST_NF(
-        prior_samples=theta,
+        theta,
         xs=x,
         posterior_samples=samples,
         flow_inverse_transform=estimator.inverse_transform,

@@ -20,6 +20,8 @@ from iresnet_flows import (
     Newton,
     RussianRoulette,
 )
+from iresnet_flows.inverse import Solver
+from iresnet_flows.logdet import Estimator
 
 ROWS = 256
 WIDTH = 128
@@ -73,7 +75,9 @@ def loss(block: InvertibleResidualBlock, x: torch.Tensor) -> torch.Tensor:
     return (y.square().sum(-1) / 2 - logabsdet).mean()
 
 
-def step(block: InvertibleResidualBlock, x: torch.Tensor, log_det) -> Callable[[], None]:
+def step(
+    block: InvertibleResidualBlock, x: torch.Tensor, log_det: Estimator
+) -> Callable[[], None]:
     def run() -> None:
         block.log_det = log_det
         loss(block, x).backward()
@@ -82,7 +86,9 @@ def step(block: InvertibleResidualBlock, x: torch.Tensor, log_det) -> Callable[[
     return run
 
 
-def measure(block: InvertibleResidualBlock, x: torch.Tensor, log_det) -> Callable[[], None]:
+def measure(
+    block: InvertibleResidualBlock, x: torch.Tensor, log_det: Estimator
+) -> Callable[[], None]:
     def run() -> None:
         block.log_det = log_det
         with torch.no_grad():
@@ -91,7 +97,7 @@ def measure(block: InvertibleResidualBlock, x: torch.Tensor, log_det) -> Callabl
     return run
 
 
-def invert(block: InvertibleResidualBlock, y: torch.Tensor, solver) -> Callable[[], None]:
+def invert(block: InvertibleResidualBlock, y: torch.Tensor, solver: Solver) -> Callable[[], None]:
     def run() -> None:
         block.solver = solver
         with torch.no_grad():

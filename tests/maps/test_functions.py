@@ -37,6 +37,7 @@ def test_every_view_of_the_jacobian_agrees_with_the_dense_one(event, mode):
     truth = dense(g, x)
     v = torch.randn(5, *x.shape, dtype=torch.float64)
     with mode():
+        g, x, v = g.take(torch.arange(len(x))), x.clone(), v.clone()
         value, jacobian = g.linearize(x)
         torch.testing.assert_close(value, g(x))
         torch.testing.assert_close(jacobian.dense(), truth)

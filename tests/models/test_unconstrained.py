@@ -26,6 +26,8 @@ def test_log_det_is_that_of_the_dense_jacobian(training):
     torch.testing.assert_close(y, x + layer.g(x))
     torch.testing.assert_close(log_abs_det, truth)
     assert layer(x[:0])[1].shape == (0,)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x.clone())[1], truth)
 
 
 def test_iteration_finds_the_solution_where_there_is_a_contraction():

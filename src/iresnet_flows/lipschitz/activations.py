@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iresnet_flows.maps.perceptrons import Nonlinearity
+from iresnet_flows.pullback import vjp
 from iresnet_flows.stateless import call_with
 
 __all__ = ["Activation", "Elementwise", "make_activation"]
@@ -232,7 +233,7 @@ class WithState:
         return value
 
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        value, pull = torch.func.vjp(self.value, z)[:2]
+        value, pull = vjp(self.value, z)
         return value, pull(torch.ones_like(value))[0].unsqueeze(1)
 
 

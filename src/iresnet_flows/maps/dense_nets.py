@@ -135,7 +135,9 @@ def split(w: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class DensePerceptron(Perceptron):
-    r"""The map :math:`x \mapsto W_L h_{L-1} + b_L` with :math:`h_0 = x` and
+    r"""The map :math:`x \mapsto W_L h_{L-1} + b_L` of a dense net.
+
+    With :math:`h_0 = x` its layers are
 
     .. math:: h_i = [\eta_i h_{i-1}; \nu_i\, a(W_i h_{i-1} + b_i)] .
 

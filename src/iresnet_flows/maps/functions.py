@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.maps.jacobians import Jacobian
+from iresnet_flows.pullback import Pull, vjp
 
 __all__ = ["FunctionJacobian", "FunctionMap"]
 
 Call = Callable[..., Tensor]
-Pull = Callable[[Tensor], tuple[Tensor]]
 
 COPIES = 4096  # the samples of a pass for a dense Jacobian
 
@@ -87,7 +87,7 @@ class FunctionJacobian(Jacobian):
         def transposed(w: Tensor) -> Tensor:
             return self.forward(len(v))[1](w.flatten(0, 1))[0].reshape(v.shape)
 
-        return torch.func.vjp(transposed, torch.zeros_like(v))[1](v)[0]
+        return vjp(transposed, torch.zeros_like(v))[1](v)[0]
 
     def apply_transposed(self, w: Tensor) -> Tensor:
         return self.pass_for(len(w))[1](w.flatten(0, 1))[0].reshape(w.shape)
@@ -123,8 +123,7 @@ class FunctionJacobian(Jacobian):
     def forward(self, count: int) -> tuple[Tensor, Pull]:
         """The values at that many copies of x, and what pulls vectors back from them."""
         x, *rows = (t.expand(count, *t.shape).flatten(0, 1) for t in (self.x, *self.rows))
-        value, pull = torch.func.vjp(lambda x: self.call(x, *rows, *self.others), x)[:2]
-        return value, pull
+        return vjp(self.call, x, *rows, *self.others)
 
     def pass_for(self, count: int) -> tuple[Tensor, Pull]:
         """A forward pass that may be used again: without gradient, also one with it."""

@@ -245,7 +245,6 @@ def vanilla_classifier(
         >>> model(torch.rand(5, 1, 8, 8)).shape
         torch.Size([5, 10])
     """
-
     check_stages(layout, hidden_channels)
 
     def block(channels: int, stage: int) -> Layer:
@@ -287,7 +286,7 @@ def i_revnet_classifier(
         )
     turn = 0
 
-    def block(channels: int, stage: int) -> Layer:
+    def block(channels: int, _stage: int) -> Layer:
         nonlocal turn
         turn += 1
         half = channels // 2

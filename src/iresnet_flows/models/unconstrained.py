@@ -13,6 +13,7 @@ from iresnet_flows.layers import Layer
 from iresnet_flows.lipschitz import Activation
 from iresnet_flows.lipschitz.layers import make_activations
 from iresnet_flows.maps.perceptrons import weight_shapes
+from iresnet_flows.pullback import outside
 
 __all__ = ["UnconstrainedBlock", "convolutions"]
 
@@ -61,7 +62,7 @@ class UnconstrainedBlock(Layer):
         def one(x: Tensor) -> Tensor:
             return (x + self.g(x.unsqueeze(0))[0]).flatten()
 
-        jacobian: Tensor = torch.func.vmap(torch.func.jacrev(one))(x)
+        jacobian: Tensor = outside(torch.func.vmap(torch.func.jacrev(one)), x)
         return y, torch.linalg.slogdet(jacobian.flatten(2))[1]
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import math
-import struct
 import sys
 import types
 
@@ -19,7 +18,7 @@ pytest.importorskip("nflows")
 pytest.importorskip("typer")
 
 from commands import command
-from image_cases import CLASSIFIER, DENSITY, images
+from image_cases import CLASSIFIER, DENSITY, write_folder
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images import catalogue, evaluation, steps, training
@@ -30,19 +29,6 @@ from iresnet_flows.experiments.images.scores import grid
 from iresnet_flows.experiments.studies import Settings
 
 RECIPES = {"density": {"i-resnet": DENSITY}, "classifier": {"i-resnet": CLASSIFIER}}
-
-
-def write_folder(folder, shape=(1, 4, 4), test=12):
-    """A folder of idx files of the images that the cases train on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, count, seed in (("train", 60, 0), ("t10k", test, 1)):
-        part = images(count, shape, seed=seed)
-        for kind, array in (("images-idx4", part.pixels), ("labels-idx1", part.labels)):
-            header = struct.pack(f">4B{array.dim()}I", 0, 0, 8, array.dim(), *array.shape)
-            (folder / f"{name}-{kind}-ubyte").write_bytes(
-                header + array.to(torch.uint8).numpy().tobytes()
-            )
-    return folder
 
 
 @pytest.fixture(autouse=True)

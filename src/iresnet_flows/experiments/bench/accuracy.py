@@ -56,7 +56,9 @@ def train(gym: Gym, contestant: Contestant, bound: float) -> list[Row]:
     return []
 
 
-def inverses(settings: Settings, gym: Gym, bound: float, peers: Sequence[Contestant]) -> list[Row]:
+def inverses(
+    _settings: Settings, gym: Gym, bound: float, peers: Sequence[Contestant]
+) -> list[Row]:
     """The largest error in x of an inverse in float32, at y = block(x) of data x."""
     x = gym.rows[:ROWS]
     errors = {c.title: inverse_error(gym.block(c, bound), x) for c in (*VARIANTS, *peers)}

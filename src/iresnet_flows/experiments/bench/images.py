@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
+from iresnet_flows.experiments.bench.clocks import Times
 from iresnet_flows.experiments.bench.contestants import Block, Contestant, OurBlock, seeded
 from iresnet_flows.experiments.bench.flows import Flow, stepper
 from iresnet_flows.experiments.bench.memory import kept_bytes
@@ -103,6 +104,10 @@ def side_by_side(settings: Settings, net: ImageNet) -> list[Row]:
             title: kept_bytes(flow.each()[0], net.rows().requires_grad_()) / 1e3
             for title, flow in flows.items()
         }
+    return rows_of(net, times, kept)
+
+
+def rows_of(net: ImageNet, times: Times, kept: dict[str, float]) -> list[Row]:
     rows = []
     for variant in VARIANTS:
         rows += [

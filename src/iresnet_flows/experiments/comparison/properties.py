@@ -122,8 +122,10 @@ def measure_likelihood(flow: Flow, points: Tensor, dense: list[Tensor], found: F
 def measure_estimators(
     stack: list[tuple[Transform, Tensor]], dense: list[Tensor], found: Found
 ) -> None:
-    """Whether the mean over the points is right in each layer; one number for all, or there would
-    be as many chances to find a fault that is none."""
+    """Whether the mean over the points is right in each layer.
+
+    One number says it of all, or there would be as many chances to find a fault that is none.
+    """
     worst, largest, stated = 0.0, 0.0, 0.0
     count = 0
     for (transform, x), j in zip(stack, dense, strict=True):

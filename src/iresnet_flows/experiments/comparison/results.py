@@ -15,6 +15,7 @@ import numpy as np
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.data.tables import Array
 from iresnet_flows.experiments.storage import read_json, write, write_json
+from iresnet_flows.experiments.tensors import load_arrays
 
 __all__ = ["PROBES", "PROPERTIES", "Data", "Match", "Plan", "Result", "found"]
 
@@ -194,8 +195,7 @@ class Result:
         for name in ("columns", "low", "high"):
             data[name] = tuple(data[name])
         record["data"] = Data(**data)
-        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-            return cls(**record, arrays=dict(arrays))
+        return cls(**record, arrays=load_arrays(folder / ARRAYS))
 
     @staticmethod
     def is_in(folder: Path) -> bool:

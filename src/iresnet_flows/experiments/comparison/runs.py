@@ -29,6 +29,7 @@ from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
+from iresnet_flows.experiments.tensors import load_tensors
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["Task", "contender", "perform", "read"]
@@ -77,6 +78,8 @@ def perform(task: Task, progress: Progress) -> Result:
     dataset = read(plan.data, task.data_dir, plan.rows)
     who = contender(plan.model)
     result = blank(task, who, dataset)
+    if (task.folder / CHECKPOINT).exists():
+        load_tensors(task.folder / CHECKPOINT)  # another file is not the contender's fault
     with on_threads(1), isolate_rng(), quiet():
         torch.manual_seed(plan.seed)
         np.random.seed(plan.seed)  # noqa: NPY002  from which normflows draws

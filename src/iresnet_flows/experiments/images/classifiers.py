@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,10 +83,39 @@ PAPER = Size(
 )
 
 
-def makers(size: Size) -> Mapping[str, tuple[str, str, Make]]:
-    """Title, text and maker of each name."""
+def titles(size: Size) -> dict[str, tuple[str, str]]:
+    """Title and text of each name."""
     stages, width, hidden = size.glow
-    depth = size.resnet[0]
+    count = sum(stages.blocks)
+    flows = f"{count} steps in {len(stages.blocks)} stages, nets of {width} channels"
+    styled = f"{count} residual blocks of {hidden} channels in the stages of Glow, c = 0.9"
+    depth, bottlenecks, _ = size.resnet
+    return {
+        "resnet-164": (
+            f"ResNet-{depth}",
+            f"pre-activation bottlenecks, {bottlenecks} channels in the first",
+        ),
+        "vanilla": ("Vanilla", f"the twin of i-ResNet without a bound: {size.text}"),
+        **{
+            name: (f"i-ResNet, c = {c}", f"{size.text}, norms of at most {c}")
+            for name, c in COEFFICIENTS.items()
+        },
+        "i-revnet": ("i-RevNet", "additive couplings of bottlenecks with batch norm"),
+        "glow-affine": (
+            "Glow, affine, 1x1",
+            f"{flows}, affine couplings and learned 1x1 convolutions of normflows",
+        ),
+        "glow-additive": (
+            "Glow, additive, reverse",
+            f"{flows}, additive couplings and exchanged halves of normflows",
+        ),
+        "i-resnet-glow": ("i-ResNet, Glow-style", styled),
+    }
+
+
+def makers(size: Size) -> dict[str, Make]:
+    """What makes the model of each name."""
+    stages, width, hidden = size.glow
 
     def i_resnet(coefficient: float) -> Make:
         return lambda shape, classes: i_resnet_classifier(
@@ -108,33 +137,14 @@ def makers(size: Size) -> Mapping[str, tuple[str, str, Make]]:
     def glow_style(shape: Shape, classes: int) -> nn.Module:
         return i_resnet_classifier(shape, classes, stages, (hidden,) * len(stages.blocks))
 
-    count, parts = sum(stages.blocks), len(stages.blocks)
-    flows = f"{count} steps in {parts} stages, nets of {width} channels"
-    styled = f"{count} residual blocks of {hidden} channels in the stages of Glow, c = 0.9"
-    bottlenecks = f"pre-activation bottlenecks, {size.resnet[1]} channels in the first"
     return {
-        "resnet-164": (f"ResNet-{depth}", bottlenecks, resnet),
-        "vanilla": ("Vanilla", f"the twin of i-ResNet without a bound: {size.text}", vanilla),
-        **{
-            name: (f"i-ResNet, c = {c}", f"{size.text}, norms of at most {c}", i_resnet(c))
-            for name, c in COEFFICIENTS.items()
-        },
-        "i-revnet": ("i-RevNet", "additive couplings of bottlenecks with batch norm", i_revnet),
-        "glow-affine": (
-            "Glow, affine, 1x1",
-            f"{flows}, affine couplings and learned 1x1 convolutions of normflows",
-            partial(glow, affine=True),
-        ),
-        "glow-additive": (
-            "Glow, additive, reverse",
-            f"{flows}, additive couplings and exchanged halves of normflows",
-            partial(glow, affine=False),
-        ),
-        "i-resnet-glow": (
-            "i-ResNet, Glow-style",
-            styled,
-            glow_style,
-        ),
+        "resnet-164": resnet,
+        "vanilla": vanilla,
+        **{name: i_resnet(c) for name, c in COEFFICIENTS.items()},
+        "i-revnet": i_revnet,
+        "glow-affine": partial(glow, affine=True),
+        "glow-additive": partial(glow, affine=False),
+        "i-resnet-glow": glow_style,
     }
 
 
@@ -161,7 +171,7 @@ def paper(name: str, title: str, text: str, make: Make) -> Recipe:
 
 
 CLASSIFIERS: dict[str, dict[str, Recipe]] = {
-    scale: {name: recipe(name, *parts) for name, parts in makers(size).items()}
+    scale: {name: recipe(name, *titles(size)[name], make) for name, make in makers(size).items()}
     for scale, size, recipe in (("quick", QUICK, quick), ("paper", PAPER, paper))
 }
 """By scale and name."""

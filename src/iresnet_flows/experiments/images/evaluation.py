@@ -47,11 +47,10 @@ def bits_per_dim(
 
 def mistakes(model: nn.Module, images: Images, batch: int = BATCH) -> Tensor:
     """1 for each image that a classifier gets wrong and 0 for the others, (N,) float64."""
-
     classifier: Any = model
     joint = hasattr(model, "joint")
 
-    def read(part: Images, noise: Tensor) -> Tensor:
+    def read(part: Images, _noise: Tensor) -> Tensor:
         x = scaled(part.pixels)
         logits = classifier.joint(x)[1] if joint else classifier(x)
         return logits.argmax(1) != part.labels

@@ -37,7 +37,7 @@ def glow_classifier(
         raise MissingExtra("normflows", "normflows") from error
     from iresnet_flows.bridge.normflows import NormflowsLayer
 
-    def block(channels: int, stage: int) -> Layer:
+    def block(channels: int, _stage: int) -> Layer:
         if affine:
             step = nf.flows.GlowBlock(channels, width, use_lu=False)
         else:

@@ -18,6 +18,7 @@ from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likel
 from iresnet_flows.experiments.images.training import WEIGHTS
 from iresnet_flows.experiments.machines import torch_device
 from iresnet_flows.experiments.storage import read_json
+from iresnet_flows.experiments.tensors import load_tensors
 
 __all__ = ["SETTINGS", "Run", "load_run"]
 
@@ -104,11 +105,11 @@ def load_run(folder: Path, device: str = "cpu") -> tuple[Run, nn.Module]:
 def weights(folder: Path) -> dict[str, Any]:
     """The state dict that is to be measured."""
     if (folder / WEIGHTS).is_file():
-        found: dict[str, Any] = torch.load(folder / WEIGHTS, "cpu", weights_only=True)
+        found: dict[str, Any] = load_tensors(folder / WEIGHTS)
         return found
     if not (folder / CHECKPOINT).is_file():
         raise UsageError(f"{folder} has no weights yet: its training has not come that far.")
-    state = torch.load(folder / CHECKPOINT, "cpu", weights_only=True)["state_dict"]
+    state = load_tensors(folder / CHECKPOINT)["state_dict"]
     mean = "averaged.module."
     prefix = mean if any(name.startswith(mean) for name in state) else "model."
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

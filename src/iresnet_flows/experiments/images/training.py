@@ -49,6 +49,7 @@ from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
+from iresnet_flows.experiments.tensors import load_tensors
 
 __all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
 
@@ -192,7 +193,9 @@ def train(
 
 def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | None) -> None:
     """Let Lightning train, from the checkpoint if there is one."""
-    begun = checkpoint is not None and checkpoint.exists()
+    path = checkpoint if checkpoint is not None and checkpoint.exists() else None
+    if path is not None:
+        load_tensors(path)  # Lightning would not say what to do about another file
     with quiet():
         trainer = lightning.Trainer(
             accelerator=machine.device,
@@ -210,7 +213,6 @@ def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | N
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        path = str(checkpoint) if begun else None
         try:
             trainer.fit(training, Endless(), ckpt_path=path, weights_only=True)
         except SystemExit as interrupted:  # what Lightning makes of Ctrl-C

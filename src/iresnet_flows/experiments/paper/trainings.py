@@ -18,6 +18,7 @@ from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.machines import each_in_parallel
 from iresnet_flows.experiments.storage import claim_folder, write
 from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.tensors import load_tensors
 
 __all__ = ["Planned", "Trained", "each_trained", "seeded", "trained"]
 
@@ -113,7 +114,7 @@ def trained(
     """
     path = folder / WEIGHTS
     if path.is_file():
-        kept = torch.load(path, weights_only=True)
+        kept = load_tensors(path)
         model.load_state_dict(kept["state"])
         outcome = Trained(kept["steps"], kept["seconds"])
     else:

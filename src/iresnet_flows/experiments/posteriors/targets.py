@@ -25,6 +25,7 @@ from iresnet_flows.experiments.data.bundled import data_folder
 from iresnet_flows.experiments.data.files import read_npy
 from iresnet_flows.experiments.posteriors.tasks import TASKS, Task
 from iresnet_flows.experiments.storage import write
+from iresnet_flows.experiments.tensors import load_arrays
 
 __all__ = ["TARGETS", "EightSchools", "Target", "TaskTarget", "load_target"]
 
@@ -136,7 +137,7 @@ class EightSchools(Target):
                 np.save(part, draws)
 
             write(self.kept, save)
-        return torch.from_numpy(np.load(self.kept))
+        return torch.from_numpy(load_arrays(self.kept))
 
     def sampled(self) -> Tensor:
         """By NUTS on standardised effects z = (theta - mu) / tau, which do not form a funnel."""

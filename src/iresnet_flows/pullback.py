@@ -1,0 +1,43 @@
+"""Derivatives by `torch.func` in every mode of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Pull", "outside", "vjp"]
+
+Pull = Callable[[Tensor], tuple[Tensor]]
+Result = TypeVar("Result")
+
+
+def vjp(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> tuple[Tensor, Pull]:
+    """The value at x, and what pulls vectors back to x; the others are held."""
+    value, pull = outside(partial(record, function), x, *others)
+    return value, partial(outside, pull)
+
+
+def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
+    """The function of the tensors; in inference mode it is called without gradient instead.
+
+    There `torch.func` records nothing before torch 2.12, and every derivative is 0.
+    """
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return function(*tensors)
+    with torch.inference_mode(mode=False), torch.no_grad():
+        return function(*map(plain, tensors))
+
+
+def record(function: Callable[..., Tensor], *tensors: Tensor) -> tuple[Tensor, Pull]:
+    x, *others = map(plain, tensors)
+    value, pull = torch.func.vjp(lambda x: function(x, *others), x)[:2]
+    return value, pull
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """What can be recorded, as a tensor of inference mode cannot."""
+    return tensor if torch.compiler.is_compiling() or not tensor.is_inference() else tensor.clone()

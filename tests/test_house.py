@@ -1,0 +1,70 @@
+"""The house rules that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import iresnet_flows
+
+SOURCE = Path(iresnet_flows.__file__).parent
+MODULES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))}
+
+# What each folder may import beside itself and the modules that import no folder.
+BELOW = {
+    "maps": set(),
+    "lipschitz": {"maps"},
+    "inverse": {"maps"},
+    "logdet": {"maps"},
+    "layers": set(),
+    "blocks": {"maps", "lipschitz", "inverse", "logdet", "layers"},
+    "models": {"maps", "lipschitz", "inverse", "logdet", "layers", "blocks"},
+}
+HOSTS = {"nflows", "pyro", "normflows", "zuko", "sbi", "ffjord", "bridge", "distributions"}
+ABOVE = {*BELOW, *HOSTS, "experiments", "cli"}
+
+each_module = pytest.mark.parametrize("name", MODULES)
+
+
+def parsed(name):
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def documented(tree):
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    return (node for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node))
+
+
+def length(nodes):
+    return nodes[-1].end_lineno - nodes[0].lineno + 1 if nodes else 0
+
+
+@each_module
+def test_a_module_is_short(name):
+    """At most 300 lines, without docstrings."""
+    said = sum(length(node.body[:1]) for node in documented(parsed(name)))
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) - said <= 300
+
+
+@each_module
+def test_a_function_is_short(name):
+    """At most 40 lines, without signature and docstring."""
+    tree = parsed(name)
+    told = set(documented(tree))
+    long = [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and length(node.body[node in told :]) > 40
+    ]
+    assert not long
+
+
+@pytest.mark.parametrize("folder", BELOW)
+def test_dependencies_point_down(folder):
+    for name in (name for name in MODULES if name.startswith(f"{folder}/")):
+        for node in ast.walk(parsed(name)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("iresnet_flows."):
+                part = node.module.split(".")[1]
+                assert part in BELOW[folder] | {folder} or part not in ABOVE, f"{name}: {part}"
