@@ -36,7 +36,7 @@ def code(text):
     text = re.sub(r"\\\n|\n +(?=\[)", " ", text)  # a line that goes on in the next
     fenced = re.findall(r"```\w+\n(.*?)```", text, flags=re.DOTALL)
     rest = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    return "\n".join([*fenced, *re.findall(r"^ {4}.*", rest, flags=re.M), *spans(rest)])
+    return "\n".join([*fenced, *re.findall(r"^ {4}.*", rest, flags=re.MULTILINE), *spans(rest)])
 
 
 def spans(text):
