@@ -12,7 +12,7 @@ HOSTED = {
     **{host: host for host in ("nflows", "pyro", "normflows", "zuko", "sbi")},
     "bridge": "zuko",
 }
-WITH_ANOTHER = ("attach",)  # that of Equation
+WITH_ANOTHER = ("attach", "Picard")  # those of Equation and Solver
 
 
 def names(module):

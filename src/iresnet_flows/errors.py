@@ -89,6 +89,7 @@ class MissingExtra(ImportError):
         extra: The extra of ``iresnet-flows`` that brings it.
 
     Example:
+        >>> from iresnet_flows.errors import MissingExtra
         >>> raise MissingExtra("zuko", "zuko")
         Traceback (most recent call last):
         ...

@@ -54,6 +54,7 @@ class LayerLazyTransform(LazyTransform):
     Example:
         >>> import torch
         >>> from iresnet_flows.layers import ElementwiseAffine
+        >>> from iresnet_flows.zuko import LayerLazyTransform
         >>> LayerLazyTransform(ElementwiseAffine(3))()(torch.randn(5, 3)).shape
         torch.Size([5, 3])
     """

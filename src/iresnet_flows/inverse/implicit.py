@@ -26,7 +26,9 @@ class Equation:
         lipschitz: The Lipschitz constant of h in z, below one, a scalar tensor.
 
     Example:
+        >>> import torch
         >>> from iresnet_flows import FixedPoint
+        >>> from iresnet_flows.inverse import Equation
         >>> from iresnet_flows.maps.functions import FunctionMap
         >>> def make(scale):
         ...     return FunctionMap(lambda z, s: s * z.sin(), (), (scale,))

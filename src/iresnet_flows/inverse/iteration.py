@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 class Picard:
-    """Banach's step, and what any other way to step has to have.
+    """Banach's step, and what any other way to step has to have; `Solver` has an example.
 
     Arguments:
         g: The contraction.
@@ -83,6 +83,7 @@ class Solver(ABC):
     Example:
         >>> import torch
         >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> from iresnet_flows.inverse import Picard, Solver
         >>> class Halved(Picard):
         ...     def step(self, residual):
         ...         return residual / 2

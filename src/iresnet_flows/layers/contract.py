@@ -22,6 +22,7 @@ class Layer(nn.Module, ABC):
     Example:
         >>> import math
         >>> import torch
+        >>> from iresnet_flows.layers import Layer
         >>> class Doubling(Layer):
         ...     def transform(self, x, context=None):
         ...         return 2 * x

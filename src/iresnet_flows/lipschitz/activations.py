@@ -32,6 +32,8 @@ class Activation(nn.Module, ABC):
         phase: Hidden biases start uniformly in (-phase, phase).
 
     Example:
+        >>> import torch
+        >>> from iresnet_flows.lipschitz import make_activation
         >>> z = torch.randn(5, 4)
         >>> features, slopes = make_activation("csin").linearize(z)
         >>> features.shape, slopes.shape
@@ -318,6 +320,7 @@ def make_activation(name: str | Activation) -> Activation:
         TypeError: It is neither a name nor an `Activation`.
 
     Example:
+        >>> from iresnet_flows.lipschitz import make_activation
         >>> make_activation("lipswish").slope
         1.0
     """

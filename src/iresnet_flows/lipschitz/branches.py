@@ -20,6 +20,7 @@ class Residual(Map, Protocol):
         lipschitz: A certified bound of its Lipschitz constant, a scalar tensor.
 
     Example:
+        >>> import torch
         >>> from iresnet_flows import LipschitzMLP
         >>> g = LipschitzMLP(2).at()
         >>> value, jacobian = g.linearize(torch.randn(5, 2))
@@ -40,7 +41,9 @@ class Branch(nn.Module, ABC):
         context_features: The size of the context that it asks for, or None.
 
     Example:
-        >>> from iresnet_flows import ClaimedBranch, InvertibleResidualBlock
+        >>> import torch
+        >>> from iresnet_flows import ClaimedBranch
+        >>> from iresnet_flows.lipschitz import Branch
         >>> class Wrapped(Branch):
         ...     def __init__(self):
         ...         super().__init__()

@@ -23,6 +23,7 @@ class LogDet(NamedTuple):
         bias_bound: A certified bound of what the estimator leaves out, with shape (B,).
 
     Example:
+        >>> import torch
         >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP, PowerSeries
         >>> branch = LipschitzMLP(100, hidden_features=(200, 200))
         >>> block = InvertibleResidualBlock(branch, PowerSeries(terms=5, probes=4))
@@ -43,6 +44,7 @@ class Estimator(Protocol):
     repeated with the same draws. A block calls both.
 
     Example:
+        >>> import torch
         >>> from iresnet_flows import Exact, LipschitzMLP
         >>> x = torch.randn(5, 2)
         >>> g = LipschitzMLP(2).at()

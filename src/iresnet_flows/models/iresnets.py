@@ -30,6 +30,7 @@ class ImageBlocks:
         memory: ``full``, or ``low``, which trades a second evaluation for it.
 
     Example:
+        >>> from iresnet_flows.models import ImageBlocks
         >>> blocks = ImageBlocks(hidden_channels=(8, 8))
         >>> [type(layer).__name__ for layer in blocks.convolutional(channels=3, count=1)]
         ['ActNorm', 'InvertibleResidualBlock']

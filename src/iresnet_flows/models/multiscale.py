@@ -31,6 +31,7 @@ class Latents(NamedTuple):
         log_prob: log p(x), or log p(x | label), (B,), in nats.
 
     Example:
+        >>> import torch
         >>> from iresnet_flows.models import ImageBlocks, i_resnet_flow
         >>> flow = i_resnet_flow((1, 8, 8), (1, 1), ImageBlocks((8, 8)))
         >>> latents = flow(torch.rand(2, 1, 8, 8))
