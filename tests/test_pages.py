@@ -39,3 +39,9 @@ def test_example_runs(page, example, shown, tmp_path, monkeypatch, capsys):
 
 def test_there_are_examples():
     assert len(EXAMPLES) >= 4
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_files_of_the_docs_that_a_page_names_are_there(page):
+    named = set(re.findall(r"\bdocs/[\w/-]+\.\w+", page.read_text(encoding="utf-8")))
+    assert not {name for name in named if not (ROOT / name).is_file()}
