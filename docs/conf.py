@@ -2,6 +2,7 @@
 
 import os
 from importlib.metadata import version as installed
+from typing import Any
 
 project = "iresnet_flows"
 author = "iresnet_flows contributors"
@@ -18,6 +19,11 @@ exclude_patterns = ["gallery"]  # its pages are made in auto_gallery
 myst_enable_extensions = ["dollarmath"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+default_role = "py:obj"
+myst_heading_anchors = 3
+nitpicky = True
+# What docstrings quote may be an argument's name; torch's pages are not read.
+nitpick_ignore_regex = [("py:obj", ".*"), ("py:class", r"torch\..*")]
 napoleon_google_docstring = True
 napoleon_custom_sections = [("Shapes", "notes_style"), ("Arguments", "params_style")]
 napoleon_use_ivar = True
@@ -42,3 +48,17 @@ html_theme = "furo"
 html_title = "iresnet_flows"
 html_static_path = ["_static"]
 html_css_files = ["gallery.css"]
+
+
+def by_name(app: Any, env: Any, node: Any, shown: Any) -> Any:
+    """What a docstring quotes by its last name, where one object has it."""
+    objects = env.domains["py"].objects
+    found = [name for name in objects if name.rpartition(".")[2] == node["reftarget"]]
+    if node.get("reftype") != "obj" or len(found) != 1:
+        return None
+    place = node["refdoc"], app.builder
+    return env.domains["py"].resolve_xref(env, *place, "obj", found[0], node, shown)
+
+
+def setup(app: Any) -> None:
+    app.connect("missing-reference", by_name)

@@ -90,7 +90,7 @@ class LayerTransform(Transform):
 
     @property
     def inv(self) -> LayerTransform:
-        """The inverse: the same layer, explicit on the other side, with the same cache."""
+        """The inverse, which is the same layer with the other side explicit and the same cache."""
         other = None if self._other is None else self._other()
         if other is None:
             other = copy.copy(self)

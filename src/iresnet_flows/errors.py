@@ -22,7 +22,17 @@ class InverseNotAvailable(NotImplementedError):
 
 
 class InverseNotConverged(RuntimeError):
-    """An inverse whose error bound is above the tolerance; the message says by how much."""
+    """An inverse whose error bound is above the tolerance; the message says by how much.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2), solver=FixedPoint(max_steps=1))
+        >>> block.invert(torch.randn(5, 2))
+        Traceback (most recent call last):
+        ...
+        iresnet_flows.errors.InverseNotConverged: The inverse stopped after 1 steps with 5 of 5 ...
+    """
 
 
 class InverseNotConvergedWarning(UserWarning):
@@ -38,11 +48,25 @@ class SeriesNotConvergedWarning(UserWarning):
 
 
 class BrokenLipschitzClaim(ValueError):
-    """A module that is steeper than its author claimed; the message says where and by how much."""
+    """A module that is steeper than its author claimed; the message says where and by how much.
+
+    `ClaimedBranch` has an example.
+    """
 
 
 class InfiniteVariance(ValueError):
-    """A random series whose spread nothing bounds; the message says which numbers would do."""
+    """A random series whose spread nothing bounds; the message says which numbers would do.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP, RussianRoulette
+        >>> roulette = RussianRoulette(continuation=1e-6)
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2, lipschitz=0.9), roulette)
+        >>> block(torch.randn(5, 2))
+        Traceback (most recent call last):
+        ...
+        iresnet_flows.errors.InfiniteVariance: a tail that goes on with probability 1e-06 has ...
+    """
 
 
 class DataError(ValueError):
@@ -63,6 +87,13 @@ class MissingExtra(ImportError):
     Arguments:
         package: The package that could not be imported.
         extra: The extra of ``iresnet-flows`` that brings it.
+
+    Example:
+        >>> from iresnet_flows.errors import MissingExtra
+        >>> raise MissingExtra("zuko", "zuko")
+        Traceback (most recent call last):
+        ...
+        iresnet_flows.errors.MissingExtra: zuko is not installed. It comes with the extra ...
     """
 
     def __init__(self, package: str, extra: str) -> None:

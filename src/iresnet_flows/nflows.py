@@ -65,6 +65,7 @@ class LayerTransform(Transform):
         return self.layer if self.explicit == "forward" else Inverted(self.layer)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The noise of data, and its log-det."""
         return self.to_noise(inputs, context)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -50,6 +50,13 @@ class LayerLazyTransform(LazyTransform):
 
     Raises:
         TypeError: It is not a layer.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.layers import ElementwiseAffine
+        >>> from iresnet_flows.zuko import LayerLazyTransform
+        >>> LayerLazyTransform(ElementwiseAffine(3))()(torch.randn(5, 3)).shape
+        torch.Size([5, 3])
     """
 
     def __init__(self, layer: Layer, explicit: str = "forward", event_dim: int = 1) -> None:

@@ -253,3 +253,13 @@ def test_a_looser_solver_does_not_hide_a_broken_claim():
     block = InvertibleResidualBlock(branch, solver=FixedPoint(on_failure="warn", max_steps=3))
     with pytest.raises(BrokenLipschitzClaim):
         block.solve(torch.randn(4, 3, dtype=torch.float64))
+
+
+def test_batch_statistics_are_refused_and_running_ones_are_not():
+    g = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    with torch.no_grad():
+        g[0].weight.mul_(0.1)
+    branch, x = ClaimedBranch(g, 0.9), torch.randn(5, 3)
+    with pytest.raises(ValueError, match=r"BatchNorm1d \(1\) mixes .* ActNorm"):
+        branch(x)
+    assert branch.eval()(x).shape == (5, 3)

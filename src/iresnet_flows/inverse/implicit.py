@@ -24,6 +24,22 @@ class Equation:
         make: Gives the map :math:`h(\cdot; \theta)` from the tensors :math:`\theta`.
         solver: Solves it.
         lipschitz: The Lipschitz constant of h in z, below one, a scalar tensor.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import FixedPoint
+        >>> from iresnet_flows.inverse import Equation
+        >>> from iresnet_flows.maps.functions import FunctionMap
+        >>> def make(scale):
+        ...     return FunctionMap(lambda z, s: s * z.sin(), (), (scale,))
+        >>> equation = Equation(make, FixedPoint(), torch.tensor(0.5))
+        >>> scale = torch.tensor(0.5, requires_grad=True)
+        >>> z = equation.root(torch.ones(1, 1), (scale,))
+        >>> bool((z + scale * z.sin() - 1).abs() < 1e-5)
+        True
+        >>> z.sum().backward()
+        >>> bool((scale.grad + z.sin() / (1 + scale * z.cos())).abs() < 1e-5)
+        True
     """
 
     make: Callable[..., Map]
@@ -79,5 +95,12 @@ def attach(equation: Equation, value: Tensor, rhs: Tensor, tensors: tuple[Tensor
     """The solved value with the gradient of the equation's root in rhs and the tensors.
 
     The gradient costs one solve with the transposed Jacobian; nothing of the iteration is kept.
+    `Equation.root` solves and attaches.
+
+    Arguments:
+        equation: What the value solves.
+        value: The solution z, with shape ``(B, *event)``.
+        rhs: The right-hand side b.
+        tensors: The tensors :math:`\\theta` that the map is made of.
     """
     return Root.apply(equation, value, rhs, *tensors)

@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 class Picard:
-    """Banach's step, and what any other way to step has to have.
+    """Banach's step, and what any other way to step has to have; `Solver` has an example.
 
     Arguments:
         g: The contraction.
@@ -75,7 +75,25 @@ class Picard:
 
 @dataclass(frozen=True)
 class Solver(ABC):
-    """What solves x + g(x) = y; its arguments are described in `FixedPoint`."""
+    """What solves x + g(x) = y for any contraction g; `FixedPoint` has its arguments.
+
+    A solver of your own proposes steps, and the loop keeps them only where they contract the
+    residual by L, so that the guarantee is that of Banach's iteration.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> from iresnet_flows.inverse import Picard, Solver
+        >>> class Halved(Picard):
+        ...     def step(self, residual):
+        ...         return residual / 2
+        >>> class Careful(Solver):
+        ...     def stepper(self, g):
+        ...         return Halved(g)
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2), solver=Careful())
+        >>> bool(block.solve(torch.ones(1, 2)).converged.all())
+        True
+    """
 
     atol: float | None = None
     rtol: float | None = None
@@ -118,7 +136,7 @@ class Solver(ABC):
             lipschitz: The bound :math:`L`, a scalar.
 
         Returns:
-            The solution, without gradient. It may have failed: see `require`.
+            The solution, without gradient. It may have failed, see `require`.
         """
         precise = self.precision or y.dtype
         x, steps = y, torch.zeros(y.shape[:1], dtype=torch.long, device=y.device)

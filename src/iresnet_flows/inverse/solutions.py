@@ -22,6 +22,16 @@ class Solution:
         error_bound: A bound of the distance from the exact solution, in norm, with shape (B,).
         converged: Whether that bound meets the tolerance, with shape (B,).
         steps: The evaluations of g that the sample needed, with shape (B,).
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2))
+        >>> x = torch.randn(5, 2)
+        >>> solution = block.solve(block.transform(x))
+        >>> error = (solution.value - x).norm(dim=-1)
+        >>> bool((error <= solution.error_bound + 1e-6).all())  # of the rounding of y
+        True
     """
 
     value: Tensor

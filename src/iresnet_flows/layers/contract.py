@@ -13,10 +13,28 @@ __all__ = ["Layer", "require_layer"]
 class Layer(nn.Module, ABC):
     """An invertible module from x ``(B, *event)`` to y, and back; few of them change the event.
 
-    Log-dets are in nats, have the shape (B,) and belong to the direction just taken.
+    Log-dets are in nats, have the shape (B,) and belong to the direction just taken. A layer of
+    your own has the four methods below, and is at home in every host.
 
     Attributes:
         context_features: The size of the context that the layer asks for, or None.
+
+    Example:
+        >>> import math
+        >>> import torch
+        >>> from iresnet_flows.layers import Layer
+        >>> class Doubling(Layer):
+        ...     def transform(self, x, context=None):
+        ...         return 2 * x
+        ...     def invert(self, y, context=None):
+        ...         return y / 2
+        ...     def forward(self, x, context=None):
+        ...         return 2 * x, x.new_full((len(x),), x[0].numel() * math.log(2))
+        ...     def inverse(self, y, context=None):
+        ...         return y / 2, y.new_full((len(y),), -y[0].numel() * math.log(2))
+        >>> y, logabsdet = Doubling()(torch.ones(1, 3))
+        >>> logabsdet / 3
+        tensor([0.6931])
     """
 
     context_features: int | None = None
@@ -28,7 +46,7 @@ class Layer(nn.Module, ABC):
 
     @property
     def sign(self) -> int:
-        """The sign of det(dy/dx): +1 for the layers of this package."""
+        """That of det(dy/dx), +1 for the layers of this package."""
         return 1
 
     def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:

@@ -31,6 +31,16 @@ class Activation(nn.Module, ABC):
         slope: The proven bound.
         copies: The number :math:`k` of features an entry gives.
         phase: Hidden biases start uniformly in (-phase, phase).
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.lipschitz import make_activation
+        >>> z = torch.randn(5, 4)
+        >>> features, slopes = make_activation("csin").linearize(z)
+        >>> features.shape, slopes.shape
+        (torch.Size([5, 8]), torch.Size([5, 2, 4]))
+        >>> torch.allclose(slopes.norm(dim=1), torch.ones(5, 4))
+        True
     """
 
     slope: float = 1.0
@@ -53,6 +63,7 @@ class Activation(nn.Module, ABC):
         return self.at().linearize(z)
 
     def forward(self, z: Tensor) -> Tensor:
+        """The features alone."""
         return self.at().value(z)
 
 
@@ -302,9 +313,17 @@ ACTIVATIONS: dict[str, type[Activation]] = {
 def make_activation(name: str | Activation) -> Activation:
     """The activation of that name, or the one given.
 
+    Arguments:
+        name: ``csin``, ``sin``, ``lipswish``, ``clipswish``, ``elu``, ``tanh`` or ``softplus``.
+
     Raises:
         ValueError: There is no activation of that name.
         TypeError: It is neither a name nor an `Activation`.
+
+    Example:
+        >>> from iresnet_flows.lipschitz import make_activation
+        >>> make_activation("lipswish").slope
+        1.0
     """
     if isinstance(name, Activation):
         return name

@@ -18,6 +18,16 @@ class Residual(Map, Protocol):
 
     Attributes:
         lipschitz: A certified bound of its Lipschitz constant, a scalar tensor.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import LipschitzMLP
+        >>> g = LipschitzMLP(2).at()
+        >>> value, jacobian = g.linearize(torch.randn(5, 2))
+        >>> jacobian.dense().shape
+        torch.Size([5, 2, 2])
+        >>> bool((torch.linalg.matrix_norm(jacobian.dense(), 2) <= g.lipschitz).all())
+        True
     """
 
     @property
@@ -29,6 +39,21 @@ class Branch(nn.Module, ABC):
 
     Attributes:
         context_features: The size of the context that it asks for, or None.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import ClaimedBranch
+        >>> from iresnet_flows.lipschitz import Branch
+        >>> class Wrapped(Branch):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.inner = ClaimedBranch(torch.nn.Tanh(), lipschitz=0.999)
+        ...     def check(self, x, context=None):
+        ...         self.inner.check(x, context)
+        ...     def at(self, context=None):
+        ...         return self.inner.at(context)
+        >>> float(Wrapped().lipschitz_bound())
+        0.999
     """
 
     context_features: int | None = None

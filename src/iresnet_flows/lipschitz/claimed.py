@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from iresnet_flows.checks import (
     check_context,
@@ -61,7 +62,8 @@ class ClaimedBranch(Branch):
 
     Raises:
         BrokenLipschitzClaim: A test has found the claim broken.
-        ValueError: The claim is out of range, or the module does not return the shape of x.
+        ValueError: The claim is out of range, the module does not return the shape of x, or a part
+            of it mixes the samples of a batch.
         TypeError: The module is none, or a dtype is not that of its parameters.
 
     Example:
@@ -104,6 +106,7 @@ class ClaimedBranch(Branch):
         return ClaimedMap(call, (context,), tensors, claim=claim)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
+        require_single_samples(self.module)
         check_tensor("x", x)
         if x.dim() < 2 or not all(x.shape[1:]):
             raise ValueError(f"x must have the shape (B, *event), got {tuple(x.shape)}.")
@@ -113,6 +116,17 @@ class ClaimedBranch(Branch):
 
     def extra_repr(self) -> str:
         return f"lipschitz={self.lipschitz}, context_features={self.context_features}"
+
+
+def require_single_samples(module: nn.Module) -> None:
+    """Refuse a part that mixes the samples of a batch."""
+    for name, part in module.named_modules():
+        if isinstance(part, _BatchNorm) and (part.training or not part.track_running_stats):
+            raise ValueError(
+                f"{type(part).__name__} ({name or 'the module'}) mixes the samples of a batch, so "
+                "that g is no map of one sample: put an ActNorm layer between blocks in its "
+                "place, or call eval() on it."
+            )
 
 
 def floating(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -29,6 +29,14 @@ class FunctionMap:
             tensor that a gradient is asked for.
         rows: Its arguments that have a row for each sample.
         others: Its arguments that are shared by the samples.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.maps.functions import FunctionMap
+        >>> value, jacobian = FunctionMap(torch.sin).linearize(torch.zeros(1, 2))
+        >>> jacobian.dense()
+        tensor([[[1., 0.],
+                 [0., 1.]]])
     """
 
     call: Call

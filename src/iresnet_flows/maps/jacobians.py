@@ -22,7 +22,7 @@ class Map(Protocol):
     """A map with all that it depends on in place, for a batch of points."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The value at x, with shape (B, *event)."""
+        """The value at x, with shape ``(B, *event)``."""
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
         """The value at x and the Jacobian there, from one pass."""
@@ -37,13 +37,13 @@ class Map(Protocol):
 class Jacobian(ABC):
     """The square Jacobians J of a map at a batch of B points; everything is differentiable.
 
-    Vectors have the shape (p, B, *event), with any number p of them at each point.
+    Vectors have the shape ``(p, B, *event)``, with any number p of them at each point.
     """
 
     @property
     @abstractmethod
     def batch_event(self) -> tuple[int, ...]:
-        """(B, *event)."""
+        """The shape ``(B, *event)`` of the points."""
 
     def features(self) -> int:
         """The number d of elements of a sample."""
@@ -88,7 +88,7 @@ class Jacobian(ABC):
         return as_matrices(self.apply(self.basis()))
 
     def basis(self) -> Tensor:
-        """The d unit vectors, (d, B, *event)."""
+        """The d unit vectors, ``(d, B, *event)``."""
         batch, *event = self.batch_event
         d = self.features()
         eye = torch.eye(d, dtype=self.tensors[0].dtype, device=self.tensors[0].device)

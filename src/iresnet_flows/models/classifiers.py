@@ -67,6 +67,7 @@ class InvertibleClassifier(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits of images."""
         logits: Tensor = self.head(self.encode(x))
         return logits
 

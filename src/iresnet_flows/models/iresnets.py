@@ -28,6 +28,12 @@ class ImageBlocks:
         activation: That of the branches.
         log_det: The estimator, or None for the default.
         memory: ``full``, or ``low``, which trades a second evaluation for it.
+
+    Example:
+        >>> from iresnet_flows.models import ImageBlocks
+        >>> blocks = ImageBlocks(hidden_channels=(8, 8))
+        >>> [type(layer).__name__ for layer in blocks.convolutional(channels=3, count=1)]
+        ['ActNorm', 'InvertibleResidualBlock']
     """
 
     hidden_channels: Sequence[int] = (64, 64)

@@ -29,6 +29,14 @@ class Latents(NamedTuple):
         value: The latents z, (B, d).
         logabsdet: log|det(dz/dx)|, (B,).
         log_prob: log p(x), or log p(x | label), (B,), in nats.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.models import ImageBlocks, i_resnet_flow
+        >>> flow = i_resnet_flow((1, 8, 8), (1, 1), ImageBlocks((8, 8)))
+        >>> latents = flow(torch.rand(2, 1, 8, 8))
+        >>> latents.value.shape, latents.log_prob.shape
+        (torch.Size([2, 64]), torch.Size([2]))
     """
 
     value: Tensor

@@ -66,6 +66,7 @@ class PreActivationResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits of images."""
         logits: Tensor = self.head(self.blocks(self.stem((x - CENTRE) / SPREAD)))
         return logits
 

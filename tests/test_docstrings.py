@@ -1,0 +1,27 @@
+"""Every public name has an example in its docstring; errors have theirs where they are raised."""
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+PUBLIC = ("blocks", "inverse", "layers", "lipschitz", "logdet", "models")
+HOSTED = {
+    "ffjord": "torchdiffeq",
+    "distributions": "torch",
+    **{host: host for host in ("nflows", "pyro", "normflows", "zuko", "sbi")},
+    "bridge": "zuko",
+}
+WITH_ANOTHER = ("attach", "Picard")  # those of Equation and Solver
+
+
+def names(module):
+    return [name for name in module.__all__ if name not in WITH_ANOTHER]
+
+
+@pytest.mark.parametrize("name", [*PUBLIC, *HOSTED])
+def test_public_names_have_an_example(name):
+    pytest.importorskip(HOSTED.get(name, "torch"))
+    module = import_module(f"iresnet_flows.{name}")
+    missing = [n for n in names(module) if ">>>" not in (inspect.getdoc(getattr(module, n)) or "")]
+    assert not missing
