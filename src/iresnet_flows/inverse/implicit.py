@@ -92,7 +92,7 @@ class Root(torch.autograd.Function):
 
 
 def attach(equation: Equation, value: Tensor, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
-    """The solved value with the gradient of the equation's root in rhs and the tensors.
+    r"""The solved value with the gradient of the equation's root in rhs and the tensors.
 
     The gradient costs one solve with the transposed Jacobian; nothing of the iteration is kept.
     `Equation.root` solves and attaches.
@@ -101,6 +101,6 @@ def attach(equation: Equation, value: Tensor, rhs: Tensor, tensors: tuple[Tensor
         equation: What the value solves.
         value: The solution z, with shape ``(B, *event)``.
         rhs: The right-hand side b.
-        tensors: The tensors :math:`\\theta` that the map is made of.
+        tensors: The tensors :math:`\theta` that the map is made of.
     """
     return Root.apply(equation, value, rhs, *tensors)
