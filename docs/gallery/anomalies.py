@@ -172,6 +172,7 @@ right.hist(off, bins=40, range=(-5, 5), density=True, color="#56B4E9", label="me
 right.plot(grid, base.log_prob(grid).exp(), color="black", label="standard normal")
 right.set(xlabel="(estimate - exact) / standard error", yticks=[])
 right.legend(frameon=False)
+plt.show()
 
 # %%
 # What to take from it: four probes rank as well as the exact score, at a price that does not grow

@@ -165,6 +165,7 @@ right.scatter(*x.T, s=2, color="0.85")
 for size, (name, points) in zip((110, 60, 28, 8), samples.items()):
     right.scatter(*points.T, s=size, facecolors="none", edgecolors=colours[name], label=name)
 right.set(title="40 samples, drawn by each", xticks=[], yticks=[])
+plt.show()
 
 # %%
 # What to take from it: a host is a matter of taste and of what stands around the flow. The weights

@@ -134,6 +134,7 @@ for name, line, images in zip(names, axes, rows):
         panel.set(xticks=[], yticks=[])
 for panel, first in zip(axes[0], firsts):
     panel.set_title(f"it reads {guesses[first]}")
+plt.show()
 
 # %%
 # What to take from it: an i-ResNet keeps what a classifier throws away, so that one training

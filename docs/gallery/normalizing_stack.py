@@ -164,6 +164,7 @@ for (name, part), above, below in zip(parts.items(), axes[0, 1:], axes[1, 1:]):
 for panel in axes.flat:
     panel.set(xticks=[], yticks=[], box_aspect=1)
     panel.set_aspect("equal", adjustable="datalim")
+plt.show()
 
 # %%
 # What to take from it: the kinds mix freely, and a stack is as exact as its least exact layer. So

@@ -163,6 +163,7 @@ truth = torch.histogram(distances(many), bins, weight=weight.contiguous(), densi
 right.plot((bins[1:] + bins[:-1]) / 2, truth, color="black", label="truth")
 right.set(title="distance of two particles", yticks=[], xlim=(0, 5))
 right.legend(frameon=False)
+plt.show()
 
 # %%
 # When the claim is wrong
@@ -219,6 +220,7 @@ for state, colour, name in ((a, "#0072B2", "a"), (b, "#D55E00", "b"), (y, "black
         panel.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour})
 panel.set(title="two states a and b, one image y", aspect="equal", xticks=[], yticks=[])
 panel.legend(frameon=False)
+plt.show()
 
 # %%
 # What to take from it: what you know of the problem goes into g, and nothing is asked of it but a
