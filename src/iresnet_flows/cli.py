@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 
@@ -18,15 +19,23 @@ def main() -> None:
         from iresnet_flows.experiments.commands import app
 
         try:
-            sys.exit(app(standalone_mode=False))
+            code = app(prog_name="iresnet-flows", standalone_mode=False)
+            sys.stdout.flush()
+            sys.exit(code)
         except typer.TyperException as error:
-            fail(f"{error.format_message()} In: {shlex.join(['iresnet-flows', *sys.argv[1:]])}")
+            said = error.format_message().rstrip(".")
+            fail(f"{said}. In: {shlex.join(['iresnet-flows', *sys.argv[1:]])}")
     except (DataError, UsageError, MissingExtra) as error:
         fail(str(error))
     except ModuleNotFoundError as error:
         fail(str(MissingExtra(error.name or "a package", "experiments")))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        fail(f"{error.filename or 'a file'}: {error.strerror or error}. Mend that and try again.")
 
 
 def fail(message: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 __all__ = [
     "BrokenLipschitzClaim",
     "DataError",
@@ -14,6 +17,7 @@ __all__ = [
     "SeriesNotConvergedWarning",
     "UnmatchedContender",
     "UsageError",
+    "unknown",
 ]
 
 
@@ -101,3 +105,21 @@ class MissingExtra(ImportError):
             f"{package} is not installed. It comes with the extra {extra!r}: "
             f"pip install 'iresnet-flows[{extra}]'"
         )
+
+
+def unknown(what: str, name: str, known: Iterable[str], others: str = "") -> str:
+    """What to say of a name that is none of the known ones.
+
+    >>> unknown("model", "i-resne", ["nice", "i-resnet"])
+    "unknown model 'i-resne': did you mean 'i-resnet'? Known: nice, i-resnet."
+
+    Arguments:
+        what: What it is the name of.
+        name: The name.
+        known: Those that there are.
+        others: What else would do.
+    """
+    names = list(known)
+    near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f": did you mean {near[0]!r}?" if near else "."
+    return f"unknown {what} {name!r}{hint} Known: {', '.join(names)}{others}."

@@ -126,7 +126,7 @@ def test_stopped_run_leaves_what_it_has_measured(tmp_path, monkeypatch, capsys):
 
 BAD = {
     "unknown library": (["--against", "normflow"], "did you mean 'normflows'"),
-    "no threads": (["--threads", 0], "at least 1"),
+    "no threads": (["--threads", 0], "must be 1 to"),
     "unknown option": (["--fast"], "--fast"),
     "no library": (["--against", ""], "unknown library ''"),
 }

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import DataError, UsageError
 
 __all__ = ["claim_folder", "output_folder", "read_json", "write", "write_json", "write_text"]
 
 
-def output_folder(path: Path) -> Path:
-    """The folder, made where it is missing.
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """The folder, made where it is missing; work that is refused leaves none that is empty.
 
     Raises:
         UsageError: It cannot be made or written to.
     """
+    made = not path.exists()
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, and --out must be a folder: name another one.")
     try:
@@ -31,22 +33,25 @@ def output_folder(path: Path) -> Path:
         ) from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError(f"{path} cannot be written to: change its rights or name another --out.")
-    return path
+    try:
+        yield path
+    except (DataError, UsageError):
+        if made and not any(path.iterdir()):
+            path.rmdir()
+        raise
 
 
-def claim_folder(
-    folder: Path, settings: dict[str, Any], resume: bool, contents: Sequence[str]
-) -> None:
-    """Make it the folder of these settings: the one that was left, or a clean one.
+def claim_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Make it the folder of these settings: the one that was left, or a new one.
 
     Arguments:
         folder: The folder.
         settings: What the work is made of.
         resume: Go on with what is there.
-        contents: The folders within that hold the work, and are cleared otherwise.
 
     Raises:
-        UsageError: There is nothing to resume, or it was begun with other settings.
+        UsageError: There is nothing to resume, it was begun with other settings, or there is
+            work that `resume` does not ask for, of which nothing is deleted.
     """
     kept = folder / "settings.json"
     if resume:
@@ -57,22 +62,36 @@ def claim_folder(
             if before.get(name) != value:
                 raise UsageError(
                     f"{folder} was begun with {name} {before.get(name)}, not {value}: give the "
-                    "same command, or leave out --resume to begin anew."
+                    "same command, or name another --out."
                 )
         return
 
-    for name in contents:
-        if (folder / name).exists():
-            shutil.rmtree(folder / name)
+    if kept.exists():
+        raise UsageError(
+            f"{folder} holds a run already: go on with it by --resume, name another --out, or "
+            "delete that folder to begin anew."
+        )
     write_json(kept, settings)
 
 
 def write(path: Path, save: Callable[[Path], None]) -> None:
-    """Save under a temporary name and rename, so that a reader never meets half a file."""
+    """Save under a temporary name and rename, so that a reader never meets half a file.
+
+    Raises:
+        UsageError: The disk is full, or refuses.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part{path.suffix}")
-    save(part)
-    part.replace(path)
+    try:
+        save(part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+        part.unlink(missing_ok=True)
+        said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise UsageError(
+            f"{path} cannot be written: {said}. Free some space or mend its rights, and give the "
+            "same command again, or name another --out."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import UsageError, unknown
 
 __all__ = ["SCALES", "STUDIES", "Settings", "check_models", "study"]
 
@@ -66,9 +65,9 @@ def check_models(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str
     Raises:
         UsageError: It has none of that name.
     """
-    unknown = [name for name in names or () if name not in known]
-    if unknown:
-        raise UsageError(f"--models: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
+    for name in names or ():
+        if name not in known:
+            raise UsageError(unknown("model", name, known))
     return tuple(dict.fromkeys(names or known))
 
 
@@ -79,9 +78,6 @@ def study(name: str) -> Callable[[Settings], None]:
         UsageError: There is none.
     """
     if name not in STUDIES:
-        known = ("posteriors", *STUDIES)
-        near = get_close_matches(name, known, n=1)
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"unknown study {name!r}:{hint} Known: {', '.join(known)}.")
+        raise UsageError(unknown("study", name, ("posteriors", *STUDIES)))
     module = import_module(f"iresnet_flows.experiments.paper.{name}")
     return cast("Callable[[Settings], None]", module.study)

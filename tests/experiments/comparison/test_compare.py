@@ -277,7 +277,16 @@ def test_one_column_leaves_out_what_cannot_be_built(tmp_path, monkeypatch, capsy
     (tmp_path / "one.csv").write_text("a\n" + "\n".join(str(0.1 * i) for i in range(200)))
     code = command(monkeypatch, "compare", tmp_path / "one.csv", "--out", tmp_path / "out")
     assert code == 2
-    assert re.search("NICE needs at least 2 columns.*--models", capsys.readouterr().err)
+    assert re.search("few columns, 1, for .*NICE.*--models, as resnet", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_studies_of_one_folder_leave_each_other_alone(tmp_path, monkeypatch):
+    arguments = ("compare", "circles", "--models", "nice", "--steps", 3, "--out", tmp_path)
+    assert not command(monkeypatch, *arguments, "--seed", 1)
+    (kept,) = (tmp_path / "runs").iterdir()
+    assert not command(monkeypatch, *arguments, "--fresh")
+    assert (kept / "result.json").exists()
 
 
 def test_unknown_contender_is_named_with_the_nearest():

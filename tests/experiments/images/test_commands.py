@@ -147,18 +147,38 @@ def test_other_settings_are_not_resumed(data, tmp_path, monkeypatch, capsys):
     assert "was begun with steps 2" in capsys.readouterr().err
 
 
-def test_new_run_leaves_nothing_of_an_old_one_to_resume(data, tmp_path, monkeypatch):
+def test_a_run_is_not_overwritten(data, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
-    assert not command(monkeypatch, "classify", data, "--steps", 4, "--out", run)
+    assert not command(monkeypatch, "classify", data, "--steps", 2, "--out", run)
+    kept = (run / "weights.pt").read_bytes()
+    for again in ("classify", "fit"):
+        assert command(monkeypatch, again, data, "--steps", 2, "--out", run) == 2
+        assert "go on with it by --resume" in capsys.readouterr().err
+    assert (run / "weights.pt").read_bytes() == kept
 
-    def broken(self, batch, index):
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(steps.Training, "training_step", broken)
-        assert command(patch, "classify", data, "--steps", 4, "--out", run) == 130
-    assert not (run / "last.ckpt").exists()
-    assert not (run / "weights.pt").exists()
+def test_a_refusal_leaves_a_folder_as_it_was(data, tmp_path, monkeypatch, capsys):
+    class WithoutClasses(type(DENSITY.make((1, 4, 4), 3))):
+        def log_prob(self, x, labels=None):
+            raise ValueError("no labels.")
+
+    recipe = dataclasses.replace(DENSITY, make=WithoutClasses)
+    monkeypatch.setitem(RECIPES["density"], "i-resnet", recipe)
+    (tmp_path / "old").mkdir()
+    for name in ("old", "new"):
+        arguments = ("fit", data, "--conditional", "--steps", 1, "--out", tmp_path / name)
+        assert command(monkeypatch, *arguments) == 2
+        assert "no labels. --conditional goes with --model i-resnet-classes" in (
+            capsys.readouterr().err
+        )
+    assert not list((tmp_path / "old").iterdir())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_set_of_one_test_image_has_no_standard_error(tmp_path, monkeypatch, capsys):
+    data = write_folder(tmp_path / "mine", test=1)
+    assert not command(monkeypatch, "fit", data, "--steps", 1, "--out", tmp_path / "run")
+    assert "+- nan bits/dim on 1 test images" in capsys.readouterr().out
 
 
 def test_loss_that_is_no_number_ends_with_one_line(data, tmp_path, monkeypatch, capsys):
@@ -182,6 +202,9 @@ BAD = {
     "no epochs": (["classify", "DATA", "--epochs", 0], "at least 1"),
     "precision": (["fit", "DATA", "--precision", "8"], "32, bf16, 16"),
     "devices": (["fit", "DATA", "--devices", 0], "at least 1"),
+    "nodes that nobody starts": (["fit", "DATA", "--nodes", 2], "torchrun"),
+    "a negative seed": (["fit", "DATA", "--seed", -1], "--seed must be 0 to 4294967295"),
+    "too large a seed": (["classify", "DATA", "--seed", 2**32], "4294967295"),
     "unknown device": (["classify", "DATA", "--device", "tpu"], "cpu"),
     "labels twice": (["fit", "DATA", "--conditional", "--hybrid", 1], "give one"),
     "negative weight": (["fit", "DATA", "--hybrid", -1], "from 0 on"),
@@ -208,6 +231,7 @@ BAD_USE = {
     "label of a run without": (["sample", "RUN", "--label", 1], "without labels"),
     "a picture of another kind": (["sample", "RUN", "--out", "a.jpg"], ".png or .npy"),
     "no run": (["sample", "."], "holds no run"),
+    "a negative seed of samples": (["sample", "RUN", "--seed", -1], "--seed must be 0"),
     "part": (["score", "RUN", "DATA", "--part", "rest"], "train, validation, test"),
     "scores of another kind": (["score", "RUN", "DATA", "--out", "a.txt"], ".csv or .npy"),
     "images of another shape": (["score", "RUN", "OTHER"], "trained on (1, 4, 4)"),

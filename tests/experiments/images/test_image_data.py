@@ -208,7 +208,7 @@ def test_idx_file_with_bytes_too_many_is_refused(tmp_path):
     refuses(lambda: read_idx(path), path, "expected 18", "found 22")
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\x08", b"\x89PNG\r\n", idx(pixels(3), code=13)])
+@pytest.mark.parametrize("content", [b"\0\0\x08", b"\x89PNG\r\n", idx(pixels(3), code=13)])
 def test_wrong_magic_number_is_refused(tmp_path, content):
     path = tmp_path / "a"
     path.write_bytes(content)

@@ -132,7 +132,7 @@ def test_unknown_models_are_refused_in_a_line(what, data, tmp_path, monkeypatch,
     where = ("--data-dir", data, "--out", tmp_path)
     assert command(monkeypatch, "reproduce", what, "--models", "i-resnt", *where) == 2
     error = capsys.readouterr().err
-    assert "--models: unknown i-resnt. Known: " in error
+    assert "unknown model 'i-resnt': did you mean 'i-resnet'? Known: " in error
     assert len(error.strip().splitlines()) == 1
 
 

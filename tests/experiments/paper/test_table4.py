@@ -115,4 +115,6 @@ def test_unknown_model_is_refused_in_one_line(data, monkeypatch, capsys):
     options = ("--data-dir", data, "--out", data.parent / "out")
     assert command(monkeypatch, "reproduce", "table4", "--models", "glov", *options) == 2
     said = capsys.readouterr().err
-    assert "unknown glov. Known: i-resnet, nice" in " ".join(said.split())
+    assert "unknown model 'glov': did you mean 'glow'? Known: i-resnet, nice" in " ".join(
+        said.split()
+    )

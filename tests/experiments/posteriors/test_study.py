@@ -127,10 +127,13 @@ def test_verdict_counts_what_leads_within_its_error():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["reproduce", "figures"], "unknown study 'figures': Known: posteriors"),
+        (
+            ["reproduce", "figures"],
+            "unknown study 'figures': did you mean 'fig5'? Known: posteriors",
+        ),
         (["reproduce", "posteriors", "--scale", "huge"], "--scale must be one of quick, paper"),
-        (["reproduce", "posteriors", "--targets", "sir"], "--targets: unknown sir. Known: two_"),
-        (["reproduce", "posteriors", "--models", "glow"], "--models: unknown glow. Known: normal"),
+        (["reproduce", "posteriors", "--targets", "sir"], "unknown target 'sir'. Known: two_"),
+        (["reproduce", "posteriors", "--models", "glow"], "unknown model 'glow'. Known: normal"),
         (["reproduce", "posteriors", "--observation", 11], "--observation must be 1 to 10"),
         (["reproduce", "posteriors", "--minutes", -1], "--minutes must be a positive number"),
         (["reproduce", "posteriors", "--jobs", 0], "--jobs must be at least 1"),

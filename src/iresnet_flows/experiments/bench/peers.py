@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import UsageError, unknown
 from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, seeded
 from iresnet_flows.experiments.versions import installed
 
@@ -240,9 +239,7 @@ def chosen(names: Sequence[str] | None) -> tuple[list[Peer], list[Peer]]:
     """
     for name in names or ():
         if name not in PEERS:
-            near = get_close_matches(name, PEERS, n=1, cutoff=0.5)
-            hint = f" did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"unknown library {name!r}:{hint} Known: {', '.join(PEERS)}.")
+            raise UsageError(unknown("library", name, PEERS))
         if not PEERS[name].installed:
             package = PEERS[name].package
             raise UsageError(

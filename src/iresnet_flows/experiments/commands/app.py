@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from iresnet_flows import __version__
 from iresnet_flows.errors import UsageError
 
-__all__ = ["app", "check_budget", "check_device", "check_jobs", "command_line", "interruptible"]
+__all__ = [
+    "app",
+    "check_budget",
+    "check_device",
+    "check_jobs",
+    "check_seeds",
+    "command_line",
+    "interruptible",
+]
 
 INTERRUPTED = 130
 STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes on."
@@ -21,16 +32,28 @@ STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes
 app = typer.Typer(
     name="iresnet-flows",
     help="Invertible residual networks, and what they are compared with.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-@app.callback()
-def commands() -> None:
+def show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"iresnet-flows {__version__}, torch {version('torch')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def commands(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
     """Invertible residual networks, and what they are compared with."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def command_line() -> str:
@@ -66,11 +89,18 @@ def check_jobs(jobs: int | None) -> None:
         raise UsageError(f"--jobs must be at least 1, got {jobs}.")
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise UsageError(f"--seed must be 0 to {2**32 - 1}, got {seed}.")
+
+
 def check_device(device: str) -> None:
     import torch
 
     known = ("cpu", "gpu", "cuda", "mps", "auto")
     if device not in known:
         raise UsageError(f"--device must be one of {', '.join(known)}, got {device!r}.")
-    if device in ("gpu", "cuda") and not torch.cuda.is_available():
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(device, device != "gpu" or any(here.values())):
         raise UsageError(f"--device {device}: torch sees no such device here. Use --device cpu.")

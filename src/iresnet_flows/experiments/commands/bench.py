@@ -31,20 +31,20 @@ def bench(
     from iresnet_flows.experiments.bench.bench import bench as run
     from iresnet_flows.experiments.bench.peers import chosen, require_usable
     from iresnet_flows.experiments.bench.report import LEGEND, tally, terminal_tables
+    from iresnet_flows.experiments.machines import cores
     from iresnet_flows.experiments.storage import output_folder
 
-    if threads < 1:
-        raise UsageError(f"--threads must be at least 1, got {threads}.")
+    if not 1 <= threads <= cores():
+        raise UsageError(f"--threads must be 1 to {cores()}, the cores here, got {threads}.")
     peers, absent = chosen(against.split(",") if against is not None else None)
     for peer in peers:
         require_usable(peer)
-    folder = output_folder(out)
 
     console = Console()
     for peer in absent:
         console.print(f"{peer.title} is left out: pip install {peer.package} to measure it.")
     size = settings.QUICK if quick else settings.FULL
-    with interruptible(folder, console, STOPPED):
+    with output_folder(out) as folder, interruptible(folder, console, STOPPED):
         rows = run(size, peers, folder, command_line(), threads, console)
     for table in terminal_tables(rows):
         console.print(table)

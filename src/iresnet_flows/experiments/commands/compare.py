@@ -14,6 +14,7 @@ from iresnet_flows.experiments.commands.app import (
     check_budget,
     check_device,
     check_jobs,
+    check_seeds,
     command_line,
     interruptible,
 )
@@ -56,7 +57,7 @@ def compare(
     device: Annotated[str, typer.Option(help="cpu, gpu or auto.")] = "cpu",
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets of files are.")] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew: forget the runs that are in --out.")
+        bool, typer.Option("--fresh", help="Begin anew: forget these runs in --out.")
     ] = False,
 ) -> None:
     """Train flows alike on the same data; measure and report them side by side."""
@@ -75,8 +76,9 @@ def compare(
     check_budget(steps, minutes)
     check_device(device)
     check_jobs(jobs)
-    names_of_models = [*CONTENDERS] if models == "all" else models and models.split(",")
-    who = chosen(names_of_models or None, contender or [])
+    check_seeds(seed or [])
+    names_of_models = None if models is None else models.split(",")
+    who = chosen([*CONTENDERS] if models == "all" else names_of_models, contender or [])
     names = list(dict.fromkeys(data or ["digits"]))
     settings = Settings(
         seeds=tuple(dict.fromkeys(seed or [0])),
@@ -90,8 +92,8 @@ def compare(
         command=command_line(),
     )
     datasets = {name: load(name, data_dir).first(rows) for name in names}
-    folder, console = output_folder(out), Console()
-    with interruptible(folder, console, STOPPED):
+    console = Console()
+    with output_folder(out) as folder, interruptible(folder, console, STOPPED):
         results = run(settings, datasets, who, folder, fresh, console)
     for part in terminal_report(results):
         console.print(part)

@@ -13,6 +13,7 @@ from iresnet_flows.experiments.commands.app import (
     app,
     check_budget,
     check_device,
+    check_seeds,
     interruptible,
 )
 
@@ -75,6 +76,7 @@ def fit(
         raise UsageError(f"--hybrid must be a number from 0 on, got {hybrid:g}.")
     check_budget(steps, minutes, epochs)
     check_device(device)
+    check_seeds([seed])
     # Lightning takes seconds to import, which --help need not.
     from iresnet_flows.experiments.images.training import Machine
 
@@ -110,6 +112,7 @@ def classify(
     """Train a classifier; score reads its run."""
     check_budget(steps, minutes, epochs)
     check_device(device)
+    check_seeds([seed])
     # Lightning takes seconds to import, which --help need not.
     from iresnet_flows.experiments.images.training import Machine
 
@@ -159,7 +162,7 @@ def train_run(
         data=data,
         precision=machine.precision,
     )
-    begin(run, out, resume)
+    begin(run, images, out, resume)
     console = Console(quiet=not first_rank())
     with interruptible(out, console):
         trained = perform(run, images, out, machine, resume, console)

@@ -26,8 +26,8 @@ def report(
     from iresnet_flows.experiments.storage import output_folder
 
     results = found(folders)
-    folder = output_folder(out)
-    write_reports(results, folder, command_line())
+    with output_folder(out) as folder:
+        write_reports(results, folder, command_line())
 
     console = Console()
     for part in terminal_report(results):

@@ -13,6 +13,7 @@ from iresnet_flows.experiments.commands.app import (
     app,
     check_budget,
     check_jobs,
+    check_seeds,
     command_line,
     interruptible,
 )
@@ -53,6 +54,7 @@ def reproduce(
     """Reproduce a table or a figure of the paper, or measure posteriors against references."""
     check_budget(None, minutes)
     check_jobs(jobs)
+    check_seeds(seed or [])
     names = tuple(models.split(",")) if models is not None else None
     seeds = tuple(dict.fromkeys(seed)) if seed else None
     if what == "posteriors":
@@ -68,10 +70,9 @@ def reproduce(
         if value is not None:
             raise UsageError(f"{option} belongs to posteriors: leave it out.")
     settings = Settings(
-        *(scale, minutes, names, seeds, data_dir, output_folder(out), resume),
-        *(jobs or cores(), command_line()),
+        *(scale, minutes, names, seeds, data_dir, out, resume, jobs or cores(), command_line())
     )
-    with interruptible(out, Console()):
+    with output_folder(out), interruptible(out, Console()):
         run(settings)
 
 
@@ -95,8 +96,8 @@ def posteriors(
     settings = settled(
         scale, minutes, targets, models, seeds, 1 if observation is None else observation
     )
-    folder, console = output_folder(out), Console()
-    with interruptible(folder, console):
+    console = Console()
+    with output_folder(out) as folder, interruptible(folder, console):
         outcomes = run(settings, data_dir, folder, jobs, resume, command_line(), console)
     for part in terminal_report(outcomes):
         console.print(part)

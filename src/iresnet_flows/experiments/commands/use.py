@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.commands.app import app, check_device
+from iresnet_flows.experiments.commands.app import app, check_device, check_seeds
 
 __all__ = ["sample", "score"]
 
@@ -37,6 +37,7 @@ def sample(
     if not 0 <= temperature < float("inf"):
         raise UsageError(f"--temperature must be a number from 0 on, got {temperature:g}.")
     check_device(device)
+    check_seeds([seed])
     from iresnet_flows.experiments.images.runs import load_run
     from iresnet_flows.experiments.images.scores import (
         PICTURES,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from iresnet_flows.errors import UnmatchedContender
+from iresnet_flows.errors import UnmatchedContender, UsageError
 from iresnet_flows.experiments.comparison.contenders import Contender, width_of
 from iresnet_flows.experiments.comparison.report import write_reports
 from iresnet_flows.experiments.comparison.results import Match, Plan, Result
@@ -70,20 +70,20 @@ def compare(
         datasets: The data sets by the names that the user gave them.
         contenders: The contenders.
         folder: Of the report and the runs.
-        fresh: Forget the runs that are in it.
+        fresh: Forget these runs, if they are in it.
         console: Shows the progress.
 
     Raises:
         UsageError: A contender does not exist for some data.
         KeyboardInterrupt: As given; what is done stays.
     """
-    if fresh and (folder / RUNS).exists():
-        shutil.rmtree(folder / RUNS)
     tasks = [
         task
         for name, dataset in datasets.items()
         for task in planned(settings, name, dataset, contenders, folder / RUNS)
     ]
+    for task in tasks if fresh else ():
+        shutil.rmtree(task.folder, ignore_errors=True)
     results = carry_out(tasks, settings.jobs, console)
     with console.status("writing the report"):
         write_reports(results, folder, settings.command)
@@ -94,6 +94,7 @@ def planned(
     settings: Settings, name: str, dataset: Dataset, contenders: Sequence[Contender], folder: Path
 ) -> Iterator[Task]:
     """The runs on one data set, seed by seed, so that an early end leaves whole comparisons."""
+    require_columns(dataset.features, contenders)
     sizes = {who.name: sized(who, dataset.features, settings.match) for who in contenders}
     print_of_rows = fingerprint(dataset)
     for seed in settings.seeds:
@@ -104,6 +105,21 @@ def planned(
             )
             at = folder / plan.slug
             yield Task(plan, *sizes[who.name], settings.data_dir, at, settings.command)
+
+
+def require_columns(features: int, contenders: Sequence[Contender]) -> None:
+    """Refuse data that are too narrow for some, and name the others.
+
+    Raises:
+        UsageError: Some need more columns.
+    """
+    out = [who.title for who in contenders if who.least_features > features]
+    if out:
+        left = [who.name for who in contenders if who.least_features <= features]
+        raise UsageError(
+            f"the data have too few columns, {features}, for {', '.join(out)}: name others by "
+            f"--models{', as ' * bool(left)}{','.join(left)}."
+        )
 
 
 def sized(who: Contender, features: int, match: Match) -> tuple[int | None, str | None]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from iresnet_flows.errors import DataError
+from iresnet_flows.errors import DataError, unknown
 from iresnet_flows.experiments.data.bundled import breast_cancer, digits, read_parts
 from iresnet_flows.experiments.data.datasets import Dataset, joined, require_variation, split
 from iresnet_flows.experiments.data.files import SUFFIXES, read
@@ -96,9 +95,4 @@ def _require_path(name: str) -> None:
     if name and (looks_like_a_path or os.path.exists(name)):  # noqa: PTH110
         return
 
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise DataError(
-        f"unknown data {name!r}: {hint}Known: {', '.join(names())}, or a file "
-        f"({', '.join(SUFFIXES)})."
-    )
+    raise DataError(unknown("data", name, names(), f", or a file ({', '.join(SUFFIXES)})"))

@@ -27,10 +27,12 @@ def read_idx(path: Path) -> Tensor:
         DataError: The file is no such file, or its size is not that of its header.
     """
     data = contents(path)
+    if not data:
+        raise DataError(f"{path}: is empty: fetch the file again or name another one.")
     magic = data[:4]
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] != BYTES or not 1 <= magic[3] <= 4:
         raise DataError(
-            f"{path}: begins with the bytes {magic.hex(' ') or 'of nothing'}, and an idx file of "
+            f"{path}: begins with the bytes {magic.hex(' ')}, and an idx file of "
             "unsigned bytes begins with 00 00 08 and the number of its dimensions, 01 to 04: "
             "fetch the file again or name another one."
         )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import UsageError, unknown
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.studies import check_scale
 
@@ -52,7 +51,5 @@ def recipes(kind: str, scale: str) -> Mapping[str, Recipe]:
 
 def chosen(name: str, known: Mapping[str, Recipe]) -> Recipe:
     if name not in known:
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"unknown model {name!r}:{hint} Known: {', '.join(known)}.")
+        raise UsageError(unknown("model", name, known))
     return known[name]

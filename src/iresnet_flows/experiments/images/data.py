@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iresnet_flows.errors import DataError
+from iresnet_flows.errors import DataError, unknown
 from iresnet_flows.experiments.data.bundled import data_folder
 from iresnet_flows.experiments.data.idx import read_idx_images, read_idx_labels
 from iresnet_flows.experiments.images.cifar import CIFAR10, CIFAR100, Format, format_of, read_cifar
@@ -89,11 +88,8 @@ def from_folder(name: str) -> ImageSet:
     """The set in a folder of the user's."""
     folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if not name or not os.path.isdir(folder):  # noqa: PTH112
-        near = difflib.get_close_matches(name.lower().replace("-", ""), BUILT_IN, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
-            f"unknown images {name!r}: {hint}Known: {', '.join(BUILT_IN)}, or a folder of idx or "
-            "CIFAR binary files."
+            unknown("images", name, BUILT_IN, ", or a folder of idx or CIFAR binary files")
         )
     binary = any(file.name.removesuffix(".gz").endswith(".bin") for file in folder.iterdir())
     return (read_binary_folder if binary else read_idx_folder)(folder.name, folder, None)

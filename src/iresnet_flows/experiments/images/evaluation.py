@@ -92,8 +92,9 @@ def each(
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """The mean and its standard error."""
-    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
+    """The mean and its standard error, which is nan of a single value."""
+    deviation = float(values.std()) if len(values) > 1 else math.nan
+    return float(values.mean()), deviation / math.sqrt(len(values))
 
 
 @contextmanager

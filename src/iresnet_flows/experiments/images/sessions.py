@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
-from iresnet_flows.experiments.images.evaluation import bits_per_dim, mean_and_error, mistakes
+from iresnet_flows.experiments.images.evaluation import (
+    bits_per_dim,
+    mean_and_error,
+    mistakes,
+    seeded,
+)
 from iresnet_flows.experiments.images.runs import Run
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.training import (
@@ -26,15 +32,29 @@ __all__ = ["begin", "perform", "verdict"]
 READ = 1000  # test images whose densities are read at once after a training
 
 
-def begin(run: Run, folder: Path, resume: bool) -> None:
-    """Make the folder that of the run, on the first rank.
+def begin(run: Run, data: ImageSet, folder: Path, resume: bool) -> None:
+    """Make the folder that of the run, on the first rank, if its model takes the images.
 
     Raises:
-        UsageError: Its model is unknown, or there is another run to resume.
+        UsageError: Its model is unknown or refuses the images or the labels, or there is another
+            run, or one that is not to be resumed.
     """
-    run.recipe()  # before there is a folder
+    try_out(run, data)  # before there is a folder
     if first_rank():
-        claim_folder(output_folder(folder), run.record(), resume, ["tensorboard"])
+        with output_folder(folder):
+            claim_folder(folder, run.record(), resume)
+
+
+def try_out(run: Run, data: ImageSet) -> None:
+    """The loss of two images, for what it may raise."""
+    recipe, part = run.recipe(), data.train[:2]
+    try:
+        with seeded(run.seed, torch.device("cpu")), torch.no_grad():
+            model = recipe.make(data.shape, data.classes)
+            run.task.loss(model, part, torch.rand(part.pixels.shape))
+    except ValueError as error:
+        hint = " --conditional goes with --model i-resnet-classes." if run.conditional else ""
+        raise UsageError(f"{recipe.title} on {data.name}: {error}{hint}") from error
 
 
 def perform(

@@ -12,12 +12,10 @@ from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
-from iresnet_flows.experiments.images.clocks import CHECKPOINT
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.runs import SETTINGS, Run
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.training import (
-    WEIGHTS,
     Machine,
     Trained,
     build,
@@ -93,10 +91,11 @@ class Spec:
 
 
 def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None:
-    """Clear the folders of the runs, or see that they are of the same runs.
+    """Make the folders of the runs, or see that they are of the same runs.
 
     Raises:
-        UsageError: There is another run to resume, or a model refuses the images.
+        UsageError: There is another run, or one that is not to be resumed, or a model refuses
+            the images.
         MissingExtra: A model needs a package that is not installed.
     """
     shapes = {each.name: each for each in data}
@@ -108,10 +107,7 @@ def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None
             raise UsageError(f"{recipe.title} on {name}: {error}") from error
     for spec in specs:
         going_on = resume and (spec.folder / SETTINGS).is_file()
-        claim_folder(spec.folder, spec.run.record(), going_on, ["tensorboard"])
-        if not going_on:
-            for kept in (OUTCOME, CHECKPOINT, WEIGHTS):
-                (spec.folder / kept).unlink(missing_ok=True)
+        claim_folder(spec.folder, spec.run.record(), going_on)
 
 
 def in_parallel(

@@ -29,6 +29,7 @@ first FSDP refuses, and which its second one, `fully_shard`, takes and then lose
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,6 +56,7 @@ __all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
 
 WEIGHTS = "weights.pt"
 CHECKPOINT_SECONDS = 60.0
+STARTERS = {"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "NODE_RANK"}  # what they set
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "32": "32-true",
     "bf16": "bf16-mixed",
@@ -91,6 +93,11 @@ class Machine:
         for name in ("devices", "nodes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} must be at least 1, got {getattr(self, name)}.")
+        if self.nodes > 1 and not STARTERS & os.environ.keys():
+            raise UsageError(
+                f"--nodes {self.nodes} waits for processes that torchrun or srun starts on each "
+                "node: start the command with one of them."
+            )
 
     @property
     def ranks(self) -> int:

@@ -50,4 +50,4 @@ def compared(
         command=settings.command,
     )
     datasets = {name: load(name, settings.data_dir) for name in names}
-    return compare.compare(asked, datasets, contenders, settings.out, not settings.resume, console)
+    return compare.compare(asked, datasets, contenders, settings.out, False, console)

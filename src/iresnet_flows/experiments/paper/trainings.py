@@ -79,15 +79,13 @@ def each_trained(
 
 
 def begin(folder: Path, record: dict[str, Any], resume: bool) -> None:
-    """Clear the folder of a training, or see that it is of the same one.
+    """Make the folder of a training, or see that it is of the same one.
 
     Raises:
-        UsageError: There is another training to resume.
+        UsageError: There is another training, or one that is not to be resumed.
     """
     going_on = resume and (folder / SETTINGS).is_file()
-    claim_folder(folder, record, going_on, [])
-    if not going_on:
-        (folder / WEIGHTS).unlink(missing_ok=True)
+    claim_folder(folder, record, going_on)
 
 
 def seeded(make: Callable[[], Model], seed: int) -> Model:

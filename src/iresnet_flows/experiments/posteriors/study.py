@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import UsageError, unknown
 from iresnet_flows.experiments.machines import workers
 from iresnet_flows.experiments.posteriors.npe import UNLIMITED
 from iresnet_flows.experiments.posteriors.report import write_report
@@ -77,7 +77,7 @@ def study(
     firsts = list({spec.target: spec for spec in specs}.values())
     for spec in firsts:
         spec.load()
-    claim_folder(folder, asdict(settings), resume, ("runs", "figures"))
+    claim_folder(folder, asdict(settings), resume)
 
     outcomes: list[Outcome] = []
     columns = (
@@ -158,18 +158,18 @@ def settled(
         effort = replace(effort, seconds=60 * minutes)
     known = tuple(dict.fromkeys(name for names in TITLES.values() for name in names))
     return Settings(
-        chosen("--targets", targets, TARGETS),
-        chosen("--models", methods, known),
+        chosen("target", targets, TARGETS),
+        chosen("model", methods, known),
         tuple(dict.fromkeys(seeds or SEEDS)),
         effort,
         observation,
     )
 
 
-def chosen(option: str, asked: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+def chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
     """The names asked for, or all."""
     names = tuple(dict.fromkeys(asked or known))
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(f"{option}: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
+    for name in names:
+        if name not in known:
+            raise UsageError(unknown(what, name, known))
     return names

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import UsageError, unknown
 from iresnet_flows.experiments.comparison.contenders.autoregressive import AUTOREGRESSIVE
 from iresnet_flows.experiments.comparison.contenders.continuous import CONTINUOUS
 from iresnet_flows.experiments.comparison.contenders.couplings import COUPLINGS
@@ -77,6 +76,4 @@ def chosen(models: Sequence[str] | None, foreign: Sequence[str] = ()) -> list[Co
 
 def require_known(name: str, known: Sequence[str]) -> None:
     if name not in known:
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"unknown model {name!r}:{hint} Known: {', '.join(known)}.")
+        raise UsageError(unknown("model", name, known))
