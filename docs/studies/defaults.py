@@ -335,10 +335,10 @@ def require_same_budget(kept: Path, seconds: float) -> None:
 def main(given: Sequence[str] | None = None) -> int:
     options, console = arguments(given), Console()
     try:
-        folder = output_folder(options.out)
-        require_same_budget(folder / "seconds.json", options.seconds)
-        for name in options.data:
-            data(name, options.data_dir)
+        with output_folder(options.out) as folder:
+            require_same_budget(folder / "seconds.json", options.seconds)
+            for name in options.data:
+                data(name, options.data_dir)
     except (DataError, MissingExtra, UsageError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 2

@@ -47,7 +47,7 @@ def show_version(asked: bool) -> None:
 @app.callback(invoke_without_command=True)
 def commands(
     context: typer.Context,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  its callback has answered
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
     ] = False,
 ) -> None:
