@@ -23,8 +23,9 @@ def main() -> None:
             sys.stdout.flush()
             sys.exit(code)
         except typer.TyperException as error:
-            said = error.format_message().rstrip(".")
-            fail(f"{said}. In: {shlex.join(['iresnet-flows', *sys.argv[1:]])}")
+            said = error.format_message()
+            said += "" if said.endswith((".", "?")) else "."
+            fail(f"{said} In: {shlex.join(['iresnet-flows', *sys.argv[1:]])}")
     except (DataError, UsageError, MissingExtra) as error:
         fail(str(error))
     except ModuleNotFoundError as error:
