@@ -61,8 +61,8 @@ class Here:
     def __exit__(self, *_):
         return None
 
-    def imap(self, function, specs):
-        return map(function, specs)
+    def map(self, function, specs):
+        return [function(spec) for spec in specs]
 
 
 @pytest.fixture
