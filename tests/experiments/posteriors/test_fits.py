@@ -8,6 +8,7 @@ pytest.importorskip("sbi")
 
 import pyro
 
+from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.posteriors import fits, npe
 from iresnet_flows.experiments.posteriors.fits import Diverged, fit
 from iresnet_flows.experiments.posteriors.guides import GUIDES
@@ -17,8 +18,9 @@ from iresnet_flows.experiments.posteriors.tasks import TASKS
 
 
 @pytest.fixture(autouse=True)
-def _own_store():
-    with pyro.get_param_store().scope():
+def _as_in_a_run():
+    # Threads that wait for each other on a busy machine use up the processor's time.
+    with pyro.get_param_store().scope(), on_threads(1):
         yield
 
 
