@@ -15,6 +15,7 @@ __all__ = [
     "InverseNotConvergedWarning",
     "MissingExtra",
     "SeriesNotConvergedWarning",
+    "StorageError",
     "UnmatchedContender",
     "UsageError",
     "unknown",
@@ -79,6 +80,10 @@ class DataError(ValueError):
 
 class UsageError(ValueError):
     """A command that cannot be carried out; the message names the value and the remedy."""
+
+
+class StorageError(UsageError):
+    """A file of a command that cannot be written, or read again; the message says which."""
 
 
 class UnmatchedContender(UserWarning):

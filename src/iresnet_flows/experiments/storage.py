@@ -6,13 +6,21 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from iresnet_flows.errors import DataError, UsageError
+from iresnet_flows.errors import DataError, StorageError, UsageError
 
-__all__ = ["claim_folder", "output_folder", "read_json", "write", "write_json", "write_text"]
+__all__ = [
+    "claim_folder",
+    "output_folder",
+    "read_json",
+    "reading",
+    "write",
+    "write_json",
+    "write_text",
+]
 
 
 @contextmanager
@@ -24,7 +32,7 @@ def output_folder(path: Path) -> Iterator[Path]:
     """
     made = not path.exists()
     if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file, and --out must be a folder: name another one.")
+        raise UsageError(f"{path} is a file, and a folder is needed: name another --out.")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,7 +65,9 @@ def claim_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     if resume:
         if not kept.exists():
             raise UsageError(f"nothing to resume in {folder}: leave out --resume.")
-        before, now = read_json(kept), json.loads(json.dumps(finite(settings)))
+        now = json.loads(json.dumps(finite(settings)))
+        with reading(kept):
+            before = dict(read_json(kept))
         for name, value in now.items():
             if before.get(name) != value:
                 raise UsageError(
@@ -78,17 +88,18 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
     """Save under a temporary name and rename, so that a reader never meets half a file.
 
     Raises:
-        UsageError: The disk is full, or refuses.
+        StorageError: The disk is full, or refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save(part)
         part.replace(path)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise UsageError(
+        raise StorageError(
             f"{path} cannot be written: {said}. Free some space or mend its rights, and give the "
             "same command again, or name another --out."
         ) from error
@@ -106,16 +117,29 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Tells in one line that a file, which is taken apart within, is not as a command wrote it.
+
+    Raises:
+        StorageError: It is damaged, or of another version.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise StorageError(f"{path} is damaged: delete it, or name another folder.") from error
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        UsageError: It is no JSON.
+        StorageError: It is no JSON.
     """
-    try:
+    with reading(path):
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: delete it, or name another folder.") from error
 
 
 def finite(value: Any) -> Any:

@@ -281,6 +281,40 @@ def test_one_column_leaves_out_what_cannot_be_built(tmp_path, monkeypatch, capsy
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["result.json", "arrays.npz"])
+@pytest.mark.parametrize("junk", [False, True], ids=["cut off", "junk"])
+def test_damaged_results_are_named_in_one_line(name, junk, tmp_path, monkeypatch, capsys):
+    arguments = ("compare", "circles", "--models", "nice", "--steps", 3, "--out", tmp_path)
+    assert not command(monkeypatch, *arguments)
+    (path,) = tmp_path.glob(f"runs/*/{name}")
+    whole = path.read_bytes()
+    path.write_bytes(b"garbage" if junk else whole[: len(whole) // 2])
+    for again in (arguments, ("report", tmp_path)):
+        capsys.readouterr()
+        assert command(monkeypatch, *again) == 2
+        said = capsys.readouterr().err
+        assert f"{path} is damaged" in said
+        assert said.count("\n") == 1
+
+    path.unlink()
+    assert not command(monkeypatch, *arguments)
+    assert path.exists()
+
+
+def test_a_full_disk_ends_the_comparison_with_one_line(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise RuntimeError("No space left")
+
+    arguments = ("compare", "circles", "--models", "nice", "--steps", 3, "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        assert command(patch, *arguments) == 2
+    said = capsys.readouterr().err
+    assert "weights.pt cannot be written: No space left" in said or "last.ckpt" in said
+    assert not list(tmp_path.glob("runs/*/result.json"))
+    assert not command(monkeypatch, *arguments)
+
+
 def test_studies_of_one_folder_leave_each_other_alone(tmp_path, monkeypatch):
     arguments = ("compare", "circles", "--models", "nice", "--steps", 3, "--out", tmp_path)
     assert not command(monkeypatch, *arguments, "--seed", 1)

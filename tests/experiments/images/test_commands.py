@@ -175,6 +175,52 @@ def test_a_refusal_leaves_a_folder_as_it_was(data, tmp_path, monkeypatch, capsys
     assert not (tmp_path / "new").exists()
 
 
+DAMAGED = {
+    "settings": ("settings.json", ("fit", "score", "sample")),
+    "weights": ("weights.pt", ("score", "sample")),
+    "checkpoint": ("last.ckpt", ("fit", "score", "sample")),
+}
+
+
+@pytest.mark.parametrize(("name", "commands"), DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("junk", [False, True], ids=["cut off", "junk"])
+def test_a_damaged_file_is_named_in_one_line(
+    name, commands, junk, data, tmp_path, monkeypatch, capsys
+):
+    run = tmp_path / "run"
+    assert not command(monkeypatch, "fit", data, "--steps", 1, "--out", run)
+    if name == "last.ckpt":
+        (run / "weights.pt").unlink()
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(b"garbage" if junk else whole[: len(whole) // 2])
+    capsys.readouterr()
+    uses = {
+        "fit": ("fit", data, "--steps", 1, "--out", run, "--resume"),
+        "score": ("score", run, data),
+        "sample": ("sample", run),
+    }
+    for use in commands:
+        assert command(monkeypatch, *uses[use]) == 2
+        said = capsys.readouterr().err
+        assert f"{run / name} is damaged" in said
+        assert said.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    data, tmp_path, monkeypatch, capsys
+):
+    run = tmp_path / "run"
+    assert not command(monkeypatch, "fit", data, "--steps", 1, "--out", run)
+    capsys.readouterr()
+    (tmp_path / "file").write_text("")
+    for use, out in (("sample", "a.png"), ("score", "a.csv")):
+        more = (data,) if use == "score" else ()
+        assert command(monkeypatch, use, run, *more, "--out", tmp_path / "file" / out) == 2
+        said = capsys.readouterr()
+        assert "is a file, and a folder is needed" in said.err
+        assert not said.out
+
+
 def test_a_set_of_one_test_image_has_no_standard_error(tmp_path, monkeypatch, capsys):
     data = write_folder(tmp_path / "mine", test=1)
     assert not command(monkeypatch, "fit", data, "--steps", 1, "--out", tmp_path / "run")

@@ -17,6 +17,7 @@ from iresnet_flows import __version__
 from iresnet_flows.errors import UsageError
 
 __all__ = [
+    "DataDir",
     "app",
     "check_budget",
     "check_device",
@@ -27,6 +28,11 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="The folder of mnist/, cifar10/ and the like. Default: IRESNET_FLOWS_DATA."),
+]
+
 STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes on."
 
 app = typer.Typer(

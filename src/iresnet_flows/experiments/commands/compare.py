@@ -10,6 +10,7 @@ from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
+    DataDir,
     app,
     check_budget,
     check_device,
@@ -29,11 +30,13 @@ STOPPED = "\nStopped. What is done is in {}; the same command goes on."
 def compare(
     data: Annotated[
         list[str] | None,
-        typer.Argument(help="Built-in names, or .csv, .npy and .parquet files. Default: digits."),
+        typer.Argument(
+            help="As digits (the default), two-moons or my.csv; .npy and .parquet will do too."
+        ),
     ] = None,
     models: Annotated[
         str | None,
-        typer.Option(help="Comma-separated names, or `all`. Default: those of the paper."),
+        typer.Option(help="Comma-separated, as nice,i-resnet, or all. Default: the paper's nine."),
     ] = None,
     contender: Annotated[
         list[str] | None,
@@ -49,13 +52,15 @@ def compare(
     rows: Annotated[
         int | None, typer.Option(help="Train on the first so many rows. Default: all.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Repeat for several. Default: 0.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="That of a training. Repeat for several.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("iresnet-report"),
     jobs: Annotated[
         int | None, typer.Option(help="Runs at a time, of one thread each. Default: the cores.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, gpu or auto.")] = "cpu",
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets of files are.")] = None,
+    data_dir: DataDir = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew: forget these runs in --out.")
     ] = False,

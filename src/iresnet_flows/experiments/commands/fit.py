@@ -10,6 +10,7 @@ from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
+    DataDir,
     app,
     check_budget,
     check_device,
@@ -36,7 +37,6 @@ Epochs = Annotated[
     int | None, typer.Option(help=f"The budget in epochs. Default at paper: {EPOCHS}.")
 ]
 Seed = Annotated[int, typer.Option(help="Governs everything random.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where data sets of files are.")]
 Device = Annotated[str, typer.Option(help="cpu, gpu or auto.")]
 Devices = Annotated[int, typer.Option(help="How many devices a node has.")]
 Nodes = Annotated[int, typer.Option(help="How many nodes torchrun or SLURM has started.")]
@@ -47,7 +47,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in --
 @app.command()
 def fit(
     data: Data,
-    model: Annotated[str, typer.Option(help="The density's name.")] = "i-resnet",
+    model: Annotated[
+        str, typer.Option(help="As i-resnet, maf or glow; a wrong name lists all.")
+    ] = "i-resnet",
     scale: Scale = "quick",
     out: Out = Path("iresnet-run"),
     minutes: Minutes = None,
@@ -95,7 +97,9 @@ def fit(
 @app.command()
 def classify(
     data: Data,
-    model: Annotated[str, typer.Option(help="The classifier's name.")] = "i-resnet",
+    model: Annotated[
+        str, typer.Option(help="As i-resnet or vanilla; a wrong name lists all.")
+    ] = "i-resnet",
     scale: Scale = "quick",
     out: Out = Path("iresnet-run"),
     minutes: Minutes = None,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
+    DataDir,
     app,
     check_budget,
     check_jobs,
@@ -48,7 +49,7 @@ def reproduce(
     jobs: Annotated[
         int | None, typer.Option(help="Runs at a time, of one thread each. Default: the cores.")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets of files are.")] = None,
+    data_dir: DataDir = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,
 ) -> None:
     """Reproduce a table or a figure of the paper, or measure posteriors against references."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 from rich.console import Console
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.commands.app import app, check_device, check_seeds
+from iresnet_flows.experiments.commands.app import DataDir, app, check_device, check_seeds
+from iresnet_flows.experiments.storage import output_folder
 
 __all__ = ["sample", "score"]
 
@@ -23,8 +25,10 @@ Device = Annotated[str, typer.Option(help="cpu, gpu or auto.")]
 def sample(
     run: Folder,
     count: Annotated[int, typer.Option("-n", "--count", help="How many.")] = 64,
-    temperature: Annotated[float, typer.Option(help="Of the latents' deviation.")] = 1.0,
-    label: Annotated[int | None, typer.Option(help="Of this class alone.")] = None,
+    temperature: Annotated[float, typer.Option(help="A factor of the latents' deviation.")] = 1.0,
+    label: Annotated[
+        int | None, typer.Option(help="Of this class alone, where fit was told of classes.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A .png or .npy file. Default: samples.png in RUN.")
     ] = None,
@@ -49,7 +53,8 @@ def sample(
     path = out or run / "samples.png"
     require_suffix(path, PICTURES)
     made, model = load_run(run, device)
-    keep_pictures(path, draw(made, model, count, temperature, label, seed))
+    with output_folder(path.parent):
+        keep_pictures(path, draw(made, model, count, temperature, label, seed))
     Console().print(f"The samples are in {path}")
 
 
@@ -61,7 +66,7 @@ def score(
         Path | None, typer.Option(help="A .csv or .npy file for the score of each image.")
     ] = None,
     part: Annotated[str, typer.Option(help=f"Of the data: {', '.join(PARTS)}.")] = "test",
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets of files are.")] = None,
+    data_dir: DataDir = None,
     device: Device = "cpu",
 ) -> None:
     """Score images: nats and bits per dimension, or the share that is classified wrongly."""
@@ -78,10 +83,11 @@ def score(
     images = getattr(load_images(data, data_dir), part)
     if not len(images):
         raise UsageError(f"{data} has no {part} images: name another --part.")
-    found = scores.score(made, model, images)
     console = Console()
-    for kind in found:
-        console.print(f"{kind} (mean and standard error, {len(images)} {part} images)")
-    if out is not None:
-        scores.keep_scores(out, found)
-        console.print(f"The score of each image is in {out}")
+    with output_folder(out.parent) if out is not None else nullcontext():
+        found = scores.score(made, model, images)
+        for kind in found:
+            console.print(f"{kind} (mean and standard error, {len(images)} {part} images)")
+        if out is not None:
+            scores.keep_scores(out, found)
+            console.print(f"The score of each image is in {out}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.data.tables import Array
-from iresnet_flows.experiments.storage import read_json, write, write_json
+from iresnet_flows.experiments.storage import read_json, reading, write, write_json
 from iresnet_flows.experiments.tensors import load_arrays
 
 __all__ = ["PROBES", "PROPERTIES", "Data", "Match", "Plan", "Result", "found"]
@@ -189,18 +189,19 @@ class Result:
     @classmethod
     def load(cls, folder: Path) -> Result:
         """Read it from its folder."""
-        record = read_json(folder / RESULT)
-        record["plan"] = Plan(**record["plan"])
-        data = record["data"]
-        for name in ("columns", "low", "high"):
-            data[name] = tuple(data[name])
-        record["data"] = Data(**data)
-        return cls(**record, arrays=load_arrays(folder / ARRAYS))
+        with reading(folder / RESULT):
+            record = read_json(folder / RESULT)
+            record["plan"] = Plan(**record["plan"])
+            data = record["data"]
+            for name in ("columns", "low", "high"):
+                data[name] = tuple(data[name])
+            record["data"] = Data(**data)
+            return cls(**record, arrays=load_arrays(folder / ARRAYS))
 
     @staticmethod
     def is_in(folder: Path) -> bool:
         """Whether a run has come to its end there."""
-        return (folder / RESULT).is_file()
+        return (folder / RESULT).is_file() and (folder / ARRAYS).is_file()
 
 
 def save_arrays(path: Path, arrays: dict[str, Array]) -> None:

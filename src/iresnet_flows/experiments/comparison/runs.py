@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from iresnet_flows.errors import StorageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison import costs
 from iresnet_flows.experiments.comparison.contenders import Contender, chosen
@@ -85,6 +86,8 @@ def perform(task: Task, progress: Progress) -> Result:
         np.random.seed(plan.seed)  # noqa: NPY002  from which normflows draws
         try:
             run(result, who, dataset, task.folder, progress)
+        except StorageError:
+            raise
         except Diverged as diverged:
             result.error = str(diverged)
         except Exception as error:  # noqa: BLE001  a user's own contender may raise anything

@@ -17,7 +17,7 @@ from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import mean_and_error, mistakes
 from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out, in_parallel
 from iresnet_flows.experiments.images.tasks import scaled
-from iresnet_flows.experiments.storage import read_json, write_json
+from iresnet_flows.experiments.storage import read_json, reading, write_json
 from iresnet_flows.lipschitz import LipschitzConvNet, convolution_norm_bound
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
 
@@ -77,7 +77,8 @@ def perform(spec: Spec) -> Outcome:
     """Train and measure, or read what was."""
     kept = spec.folder / OUTCOME
     if spec.is_done():
-        return Outcome(**read_json(kept))
+        with reading(kept):
+            return Outcome(**read_json(kept))
     run = spec.run
     data = load_images(run.data, spec.data_dir).all_for_training()
     counts = len(data.train), len(data.test)

@@ -14,7 +14,7 @@ from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import bits_per_dim
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out
-from iresnet_flows.experiments.storage import read_json, write_json
+from iresnet_flows.experiments.storage import read_json, reading, write_json
 from iresnet_flows.experiments.studies import Settings
 
 __all__ = ["MINUTES", "Outcome", "data_of", "perform", "planned"]
@@ -78,7 +78,8 @@ def perform(spec: Spec) -> Outcome:
     """Train and measure, or read what was."""
     kept = spec.folder / OUTCOME
     if spec.is_done():
-        return Outcome(**read_json(kept))
+        with reading(kept):
+            return Outcome(**read_json(kept))
     run = spec.run
     data = load_images(run.data, spec.data_dir).all_for_training().subset(test=TESTED[run.scale])
     outcome = Outcome(run.data, run.model, run.seed, len(data.train), len(data.test))

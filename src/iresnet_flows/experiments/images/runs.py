@@ -17,7 +17,7 @@ from iresnet_flows.experiments.images.recipes import Recipe, Shape
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood, Task
 from iresnet_flows.experiments.images.training import WEIGHTS
 from iresnet_flows.experiments.machines import torch_device
-from iresnet_flows.experiments.storage import read_json
+from iresnet_flows.experiments.storage import read_json, reading
 from iresnet_flows.experiments.tensors import load_tensors
 
 __all__ = ["SETTINGS", "Run", "load_run"]
@@ -92,13 +92,15 @@ def load_run(folder: Path, device: str = "cpu") -> tuple[Run, nn.Module]:
     path = folder / SETTINGS
     if not path.is_file():
         raise UsageError(f"{folder} holds no run: name the --out of a fit or classify.")
-    record = read_json(path)
-    if record.get("kind") not in ("density", "classifier"):
-        raise UsageError(f"{folder} holds something else than a run of fit or classify.")
-    run = Run(**{**record, "shape": tuple(record["shape"])})
+    with reading(path):
+        record = dict(read_json(path))
+        if record.get("kind") not in ("density", "classifier"):
+            raise UsageError(f"{folder} holds something else than a run of fit or classify.")
+        run = Run(**{**record, "shape": tuple(record["shape"])})
     with seeded(run.seed, torch.device("cpu")):
         model = run.recipe().make(run.shape, run.classes)
-    model.load_state_dict(weights(folder))
+    with reading(folder):
+        model.load_state_dict(weights(folder))
     return run, model.eval().to(torch_device(device))
 
 

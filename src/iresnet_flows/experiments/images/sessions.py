@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import StorageError, UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.images.evaluation import (
     bits_per_dim,
@@ -86,6 +86,8 @@ def perform(
             return train(
                 *(recipe, run.task, data, folder, budget, run.seed, machine, resume, show)
             )
+        except StorageError:
+            raise
         except (Diverged, ValueError) as error:
             raise UsageError(f"{recipe.title} on {data.name}: {error}") from error
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.machines import each_in_parallel
-from iresnet_flows.experiments.storage import claim_folder, write
+from iresnet_flows.experiments.storage import claim_folder, reading, write
 from iresnet_flows.experiments.studies import Settings
 from iresnet_flows.experiments.tensors import load_tensors
 
@@ -113,8 +113,9 @@ def trained(
     path = folder / WEIGHTS
     if path.is_file():
         kept = load_tensors(path)
-        model.load_state_dict(kept["state"])
-        outcome = Trained(kept["steps"], kept["seconds"])
+        with reading(path):
+            model.load_state_dict(kept["state"])
+            outcome = Trained(kept["steps"], kept["seconds"])
     else:
         outcome = train(model, loss, budget, rate)
         kept = {

@@ -14,7 +14,7 @@ from iresnet_flows.experiments.posteriors.corners import corner
 from iresnet_flows.experiments.posteriors.guides import GUIDES
 from iresnet_flows.experiments.posteriors.measures import Estimate
 from iresnet_flows.experiments.posteriors.targets import Target, load_target
-from iresnet_flows.experiments.storage import read_json, write_json
+from iresnet_flows.experiments.storage import read_json, reading, write_json
 
 __all__ = ["TITLES", "Effort", "Outcome", "Spec", "perform"]
 
@@ -107,10 +107,11 @@ class Outcome:
 
     @classmethod
     def read(cls, path: Path) -> Outcome:
-        record = read_json(path)
-        for name in ("c2st", "elbo", "efficiency"):
-            record[name] = None if record[name] is None else Estimate(**record[name])
-        return cls(**record)
+        with reading(path):
+            record = read_json(path)
+            for name in ("c2st", "elbo", "efficiency"):
+                record[name] = None if record[name] is None else Estimate(**record[name])
+            return cls(**record)
 
 
 def perform(spec: Spec) -> Outcome:
