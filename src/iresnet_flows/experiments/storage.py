@@ -13,7 +13,9 @@ from typing import Any
 from iresnet_flows.errors import DataError, StorageError, UsageError
 
 __all__ = [
+    "SETTINGS",
     "claim_folder",
+    "claim_part",
     "output_folder",
     "read_json",
     "reading",
@@ -21,6 +23,8 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+SETTINGS = "settings.json"
 
 
 @contextmanager
@@ -61,7 +65,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
         UsageError: There is nothing to resume, it was begun with other settings, or there is
             work that `resume` does not ask for, of which nothing is deleted.
     """
-    kept = folder / "settings.json"
+    kept = folder / SETTINGS
     if resume:
         if not kept.exists():
             raise UsageError(f"nothing to resume in {folder}: leave out --resume.")
@@ -82,6 +86,11 @@ def claim_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
             "delete that folder to begin anew."
         )
     write_json(kept, settings)
+
+
+def claim_part(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    """As `claim_folder`, for one of several: to resume what was never begun is to begin it."""
+    claim_folder(folder, settings, resume and (folder / SETTINGS).is_file())
 
 
 def write(path: Path, save: Callable[[Path], None]) -> None:

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import StorageError
 
 __all__ = ["load_arrays", "load_tensors"]
 
@@ -27,12 +27,12 @@ def load_tensors(path: Path) -> Any:
         path: A file of weights or a checkpoint.
 
     Raises:
-        UsageError: It is damaged, or holds an object of another kind; that is not made.
+        StorageError: It is damaged, or holds an object of another kind; that is not made.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, OSError) as error:
-        raise UsageError(REFUSED.format(path, "tensors")) from error
+        raise StorageError(REFUSED.format(path, "tensors")) from error
 
 
 def load_arrays(path: Path) -> Any:
@@ -42,11 +42,11 @@ def load_arrays(path: Path) -> Any:
         path: The file.
 
     Raises:
-        UsageError: It is damaged, or holds Python objects; those are not made.
+        StorageError: It is damaged, or holds Python objects; those are not made.
     """
     try:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
             return found if isinstance(found, np.ndarray) else dict(found)
     except (ValueError, EOFError, OSError, BadZipFile) as error:
-        raise UsageError(REFUSED.format(path, "arrays of numbers")) from error
+        raise StorageError(REFUSED.format(path, "arrays of numbers")) from error

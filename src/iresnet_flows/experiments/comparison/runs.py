@@ -30,7 +30,6 @@ from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
-from iresnet_flows.experiments.tensors import load_tensors
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["Task", "contender", "perform", "read"]
@@ -72,6 +71,7 @@ def perform(task: Task, progress: Progress) -> Result:
 
     Raises:
         KeyboardInterrupt: As given; the last checkpoint stays.
+        StorageError: A file cannot be written or read, which is not the contender's fault.
     """
     if task.is_done():
         return Result.load(task.folder)
@@ -79,8 +79,6 @@ def perform(task: Task, progress: Progress) -> Result:
     dataset = read(plan.data, task.data_dir, plan.rows)
     who = contender(plan.model)
     result = blank(task, who, dataset)
-    if (task.folder / CHECKPOINT).exists():
-        load_tensors(task.folder / CHECKPOINT)  # another file is not the contender's fault
     with on_threads(1), isolate_rng(), quiet():
         torch.manual_seed(plan.seed)
         np.random.seed(plan.seed)  # noqa: NPY002  from which normflows draws

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.checkpoints import Checkpoints
 from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.quietness import quiet
@@ -204,6 +205,7 @@ def fit(training: Training, folder: Path, device: str, progress: Progress) -> No
             devices=1,
             max_epochs=-1,
             callbacks=[Clock(folder, clock(device), progress)],
+            plugins=[Checkpoints()],
             gradient_clip_val=CLIP,
             limit_val_batches=0,
             num_sanity_val_steps=0,

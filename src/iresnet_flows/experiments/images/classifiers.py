@@ -170,8 +170,10 @@ def paper(name: str, title: str, text: str, make: Make) -> Recipe:
     return recipe(partial(SGD, lr=0.1, momentum=0.9, weight_decay=5e-4))
 
 
-CLASSIFIERS: dict[str, dict[str, Recipe]] = {
-    scale: {name: recipe(name, *titles(size)[name], make) for name, make in makers(size).items()}
-    for scale, size, recipe in (("quick", QUICK, quick), ("paper", PAPER, paper))
-}
+def family(size: Size, recipe: Callable[[str, str, str, Make], Recipe]) -> dict[str, Recipe]:
+    said = titles(size)
+    return {name: recipe(name, *said[name], make) for name, make in makers(size).items()}
+
+
+CLASSIFIERS = {"quick": family(QUICK, quick), "paper": family(PAPER, paper)}
 """By scale and name."""

@@ -14,15 +14,14 @@ from iresnet_flows.experiments.images.catalogue import classifier, density
 from iresnet_flows.experiments.images.clocks import CHECKPOINT
 from iresnet_flows.experiments.images.evaluation import seeded
 from iresnet_flows.experiments.images.recipes import Recipe, Shape
+from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood, Task
 from iresnet_flows.experiments.images.training import WEIGHTS
 from iresnet_flows.experiments.machines import torch_device
-from iresnet_flows.experiments.storage import read_json, reading
+from iresnet_flows.experiments.storage import SETTINGS, read_json, reading
 from iresnet_flows.experiments.tensors import load_tensors
 
-__all__ = ["SETTINGS", "Run", "load_run"]
-
-SETTINGS = "settings.json"
+__all__ = ["Run", "load_run", "try_out"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,23 @@ class Run:
         return asdict(self)
 
 
+def try_out(run: Run, data: ImageSet) -> None:
+    """The loss of two images, for what it may raise.
+
+    Raises:
+        UsageError: The model is unknown, or refuses the images or the labels.
+        MissingExtra: The model needs a package that is not installed.
+    """
+    recipe, part = run.recipe(), data.train[:2]
+    try:
+        with seeded(run.seed, torch.device("cpu")), torch.no_grad():
+            model = recipe.make(data.shape, data.classes)
+            run.task.loss(model, part, torch.rand(part.pixels.shape))
+    except ValueError as error:
+        hint = " --conditional goes with --model i-resnet-classes." if run.conditional else ""
+        raise UsageError(f"{recipe.title} on {data.name}: {error}{hint}") from error
+
+
 def load_run(folder: Path, device: str = "cpu") -> tuple[Run, nn.Module]:
     """A run and its model in eval mode, finished or as its last checkpoint has it.
 
@@ -107,8 +123,7 @@ def load_run(folder: Path, device: str = "cpu") -> tuple[Run, nn.Module]:
 def weights(folder: Path) -> dict[str, Any]:
     """The state dict that is to be measured."""
     if (folder / WEIGHTS).is_file():
-        found: dict[str, Any] = load_tensors(folder / WEIGHTS)
-        return found
+        return load_tensors(folder / WEIGHTS)
     if not (folder / CHECKPOINT).is_file():
         raise UsageError(f"{folder} has no weights yet: its training has not come that far.")
     state = load_tensors(folder / CHECKPOINT)["state_dict"]

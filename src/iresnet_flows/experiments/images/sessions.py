@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import StorageError, UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
-from iresnet_flows.experiments.images.evaluation import (
-    bits_per_dim,
-    mean_and_error,
-    mistakes,
-    seeded,
-)
-from iresnet_flows.experiments.images.runs import Run
+from iresnet_flows.experiments.images.evaluation import bits_per_dim, mean_and_error, mistakes
+from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.training import (
     Machine,
@@ -43,18 +37,6 @@ def begin(run: Run, data: ImageSet, folder: Path, resume: bool) -> None:
     if first_rank():
         with output_folder(folder):
             claim_folder(folder, run.record(), resume)
-
-
-def try_out(run: Run, data: ImageSet) -> None:
-    """The loss of two images, for what it may raise."""
-    recipe, part = run.recipe(), data.train[:2]
-    try:
-        with seeded(run.seed, torch.device("cpu")), torch.no_grad():
-            model = recipe.make(data.shape, data.classes)
-            run.task.loss(model, part, torch.rand(part.pixels.shape))
-    except ValueError as error:
-        hint = " --conditional goes with --model i-resnet-classes." if run.conditional else ""
-        raise UsageError(f"{recipe.title} on {data.name}: {error}{hint}") from error
 
 
 def perform(

@@ -10,20 +10,18 @@ from typing import TypeVar
 import torch
 from rich.console import Console
 
-from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.images.recipes import Recipe
-from iresnet_flows.experiments.images.runs import SETTINGS, Run
+from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.training import (
     Machine,
     Trained,
-    build,
     epochs,
     train,
 )
 from iresnet_flows.experiments.machines import each_in_parallel
-from iresnet_flows.experiments.storage import claim_folder
+from iresnet_flows.experiments.storage import claim_part
 from iresnet_flows.experiments.studies import Settings
 
 __all__ = [
@@ -100,14 +98,9 @@ def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None
     """
     shapes = {each.name: each for each in data}
     for spec in {(spec.run.model, spec.run.data): spec for spec in specs}.values():
-        recipe, name = spec.run.recipe(), spec.run.data
-        try:
-            build(recipe, shapes[name], 0)
-        except ValueError as error:
-            raise UsageError(f"{recipe.title} on {name}: {error}") from error
+        try_out(spec.run, shapes[spec.run.data])
     for spec in specs:
-        going_on = resume and (spec.folder / SETTINGS).is_file()
-        claim_folder(spec.folder, spec.run.record(), going_on)
+        claim_part(spec.folder, spec.run.record(), resume)
 
 
 def in_parallel(

@@ -41,6 +41,7 @@ from torch import nn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
+from iresnet_flows.experiments.checkpoints import Checkpoints
 from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
 from iresnet_flows.experiments.images.clocks import CHECKPOINT, Clock, Progress, ignore
 from iresnet_flows.experiments.images.evaluation import seeded
@@ -50,7 +51,6 @@ from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
-from iresnet_flows.experiments.tensors import load_tensors
 
 __all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
 
@@ -201,8 +201,6 @@ def train(
 def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | None) -> None:
     """Let Lightning train, from the checkpoint if there is one."""
     path = checkpoint if checkpoint is not None and checkpoint.exists() else None
-    if path is not None:
-        load_tensors(path)  # Lightning would not say what to do about another file
     with quiet():
         trainer = lightning.Trainer(
             accelerator=machine.device,
@@ -214,6 +212,7 @@ def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | N
             max_epochs=-1,
             max_steps=training.budget.steps or -1,
             callbacks=[clock],
+            plugins=[Checkpoints()],
             gradient_clip_val=training.recipe.clip,
             logger=False,
             enable_checkpointing=False,

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.machines import each_in_parallel
-from iresnet_flows.experiments.storage import claim_folder, reading, write
+from iresnet_flows.experiments.storage import claim_part, reading, write
 from iresnet_flows.experiments.studies import Settings
 from iresnet_flows.experiments.tensors import load_tensors
 
 __all__ = ["Planned", "Trained", "each_trained", "seeded", "trained"]
 
-SETTINGS = "settings.json"
 WEIGHTS = "weights.pt"
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -71,21 +70,11 @@ def each_trained(
         UsageError: There is another training to resume, or a loss is no longer a number.
     """
     for plan in plans:
-        begin(plan.folder, plan.record(), settings.resume)
+        claim_part(plan.folder, plan.record(), settings.resume)
     try:
         return list(each_in_parallel(plans, settings.jobs, console, title, perform))
     except Diverged as error:
         raise UsageError(f"{error}: give another --seed.") from error
-
-
-def begin(folder: Path, record: dict[str, Any], resume: bool) -> None:
-    """Make the folder of a training, or see that it is of the same one.
-
-    Raises:
-        UsageError: There is another training, or one that is not to be resumed.
-    """
-    going_on = resume and (folder / SETTINGS).is_file()
-    claim_folder(folder, record, going_on)
 
 
 def seeded(make: Callable[[], Model], seed: int) -> Model:

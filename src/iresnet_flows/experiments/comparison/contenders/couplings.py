@@ -35,29 +35,23 @@ def nice(features: int, width: int, context_features: int | None = None) -> Flow
 
 
 def i_revnet(features: int, width: int, context_features: int | None = None) -> Flow:
-    additive = partial(
-        AdditiveCouplingTransform, transform_net_create_fn=nets(width, context_features)
-    )
-    return chained(additive, features)
+    return chained(AdditiveCouplingTransform, features, width, context_features)
 
 
 def realnvp(features: int, width: int, context_features: int | None = None) -> Flow:
     # nflows' affine couplings scale by less than 1.001, so that alone they could only contract.
-    affine = partial(
-        AffineCouplingTransform, transform_net_create_fn=nets(width, context_features)
-    )
-    return scaled(chained(affine, features), features)
+    flow = chained(AffineCouplingTransform, features, width, context_features)
+    return scaled(flow, features)
 
 
 def nsf(features: int, width: int, context_features: int | None = None) -> Flow:
     spline = partial(
         PiecewiseRationalQuadraticCouplingTransform,
-        transform_net_create_fn=nets(width, context_features),
         num_bins=BINS,
         tails="linear",
         tail_bound=TAILS,
     )
-    return chained(spline, features)
+    return chained(spline, features, width, context_features)
 
 
 def glow(
@@ -70,10 +64,12 @@ def glow(
     return Flow(CompositeTransform(steps), StandardNormal([features]))
 
 
-def chained(coupling: Callable[[Tensor], Transform], features: int) -> Flow:
+def chained(
+    coupling: Callable[..., Transform], features: int, width: int, context_features: int | None
+) -> Flow:
     """8 couplings, which move the one half of the features and the other in turn."""
-    mask = alternating(features)
-    steps = [coupling(sign * mask) for _ in range(DEPTH // 2) for sign in (1, -1)]
+    mask, make = alternating(features), nets(width, context_features)
+    steps = [coupling(sign * mask, make) for _ in range(DEPTH // 2) for sign in (1, -1)]
     return Flow(CompositeTransform(steps), StandardNormal([features]))
 
 

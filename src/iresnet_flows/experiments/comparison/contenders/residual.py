@@ -41,9 +41,10 @@ class ResidualFlowBlock(InvertibleResidualBlock):
 
 
 def i_resnet(features: int, width: int, context_features: int | None = None) -> Flow:
-    features_of_entries = 2 * width  # a sine and a cosine
     return InvertibleResidualFlow(
-        *(features, features_of_entries, DEPTH),
+        features,
+        hidden_features=2 * width,  # a sine and a cosine of each entry
+        num_layers=DEPTH,
         num_blocks_per_layer=2,
         context_features=context_features,
         lipschitz=LIPSCHITZ,
