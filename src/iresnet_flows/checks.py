@@ -18,6 +18,7 @@ __all__ = [
     "check_images",
     "check_input",
     "check_kernel_sizes",
+    "check_kind",
     "check_lipschitz",
     "check_tensor",
     "check_tolerance",
@@ -47,6 +48,13 @@ def check_widths(name: str, values: Sequence[int]) -> None:
         raise ValueError(f"{name} must name the width of each hidden layer, got {values!r}.")
     for value in values:
         check_features(f"each of {name}", value)
+
+
+def check_kind(name: str, value: object, kind: type, expected: str) -> None:
+    """Refuse what is not of that kind, the class in place of an object included."""
+    if isinstance(value, type) or not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{name} must be {expected}, got {given}.")
 
 
 def check_lipschitz(value: float) -> None:
@@ -123,8 +131,8 @@ def check_dtype(name: str, x: Tensor, dtype: torch.dtype) -> None:
         )
 
 
-def check_context(context: Tensor | None, features: int | None, dtype: torch.dtype) -> None:
-    """Refuse a context that is missing, not asked for, or not (B, features) or (features,)."""
+def check_context(context: Tensor | None, x: Tensor, features: int | None) -> None:
+    """Refuse a context that is missing, not asked for, or does not fit the samples x."""
     if context is None and features is None:
         return
     if features is None:
@@ -134,14 +142,14 @@ def check_context(context: Tensor | None, features: int | None, dtype: torch.dty
     if context is None:
         raise ValueError(f"the layer was built for a context of {features} features: pass it.")
     check_tensor("context", context)
-    if context.dim() not in (1, 2) or context.shape[-1] != features:
+    if context.shape not in ((features,), (1, features), (len(x), features)):
         raise ValueError(
-            f"context must have the shape (B, {features}) or ({features},), "
-            f"got {tuple(context.shape)}."
+            f"context must have the shape ({len(x)}, {features}), a row for each sample, or "
+            f"({features},), got {tuple(context.shape)}."
         )
-    if context.dtype != dtype and not torch.is_autocast_enabled(context.device.type):
+    if context.dtype != x.dtype and not torch.is_autocast_enabled(context.device.type):
         raise TypeError(
-            f"context is {context.dtype} and the layer's weights are {dtype}: convert one of them."
+            f"context is {context.dtype} and the samples are {x.dtype}: convert one of them."
         )
 
 

@@ -46,6 +46,10 @@ class FFJORD(Layer):
     With the trace by Hutchinson, one Rademacher probe is drawn a call and held fixed along the
     path; the log-det is then unbiased up to the tolerance.
 
+    A fixed-step method has no tolerance: nothing tells that its steps are too few, and its inverse
+    and log-det are then off by what the step leaves. torchdiffeq writes in place, so that
+    `torch.vmap` of a layer fails: give it the batch instead.
+
     Arguments:
         features: The dimension d of x.
         hidden_features: The widths of f, at least one.
@@ -53,7 +57,7 @@ class FFJORD(Layer):
         activation: That of f, by name or an `Activation`.
         time: The length T of the path.
         method: ``dopri5`` or another adaptive method, or ``rk4``, ``midpoint``, ``euler``.
-        steps: The number of steps of a fixed-step method.
+        steps: The number of steps of a fixed-step method; compare the result with twice as many.
         atol: The absolute tolerance of an adaptive method, on each step.
         rtol: The relative one.
         trace: ``exact``, ``hutchinson``, or None: exact where f has two hidden layers at most
@@ -215,9 +219,8 @@ class FFJORD(Layer):
 
     def dynamics(self, x: Tensor, context: Tensor | None) -> Callable[[Tensor], Perceptron]:
         """f(t, .) as a function of t, with the context in place."""
-        dtype = self.weights[0].dtype
-        check_input("x", x, self.features, dtype)
-        check_context(context, self.context_features, dtype)
+        check_input("x", x, self.features, self.weights[0].dtype)
+        check_context(context, x, self.context_features)
 
         *hidden, last = self.biases
         if context is not None:

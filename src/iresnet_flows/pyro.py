@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
-from iresnet_flows.checks import check_explicit, check_features
+from iresnet_flows.checks import check_explicit, check_features, check_widths
 from iresnet_flows.distributions import LayerTransform, check_event_dim
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.layers.contract import Layer, require_layer
@@ -251,5 +251,6 @@ def make_block(
 ) -> InvertibleResidualBlock:
     check_features("input_dim", input_dim)
     widths = (10 * input_dim,) * 2 if hidden_dims is None else hidden_dims
+    check_widths("hidden_dims", widths)
     branch = LipschitzMLP(input_dim, widths, **kwargs)
     return InvertibleResidualBlock(branch, log_det, solver, memory)

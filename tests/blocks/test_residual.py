@@ -108,10 +108,43 @@ def test_every_door_refuses_contexts_that_do_not_fit(name):
     conditional = getattr(build(context_features=2), name)
     with pytest.raises(ValueError, match="built for a context of 2 features: pass it"):
         conditional(x)
-    with pytest.raises(ValueError, match=r"\(B, 2\) or \(2,\), got \(5, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"\(5, 2\), a row for each sample, or \(2,\), got \(5, 4\)"
+    ):
         conditional(x, torch.ones(5, 4))
+    with pytest.raises(
+        ValueError, match=r"\(5, 2\), a row for each sample, or \(2,\), got \(4, 2\)"
+    ):
+        conditional(x, torch.ones(4, 2))
+    assert conditional(x, torch.ones(1, 2)) is not None
     with pytest.raises(TypeError, match="convert one of them"):
         conditional(x, torch.ones(5, 2).double())
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("branch", torch.nn.Linear(3, 3), r"ClaimedBranch\(module, lipschitz=\), got Linear"),
+        ("branch", None, "got NoneType"),
+        ("log_det", "exact", r"log_det must be Exact\(\), .*, got str"),
+        ("log_det", Exact, "got the class Exact"),
+        ("solver", "newton", r"solver must be Anderson\(\), .*, got str"),
+        ("solver", FixedPoint, "got the class FixedPoint"),
+    ],
+)
+def test_a_part_that_is_none_of_its_kind_is_refused(part, value, message):
+    with pytest.raises(TypeError, match=message):
+        InvertibleResidualBlock(**{"branch": LipschitzMLP(3), part: value})
+
+
+def test_a_bound_that_is_set_later_holds_or_is_refused():
+    block, x = build(), torch.randn(4, 3)
+    block.branch.lipschitz = 0.2
+    assert 0.19 < block.branch.lipschitz_bound() <= 0.2
+    torch.testing.assert_close(block.invert(block.transform(x)), x)
+    with pytest.raises(ValueError, match=r"lipschitz must lie in \(0, 1\), got 2.0"):
+        block.branch.lipschitz = 2.0
+    assert block.branch.lipschitz == 0.2
 
 
 @each_function

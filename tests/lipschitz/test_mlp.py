@@ -194,7 +194,11 @@ def test_inputs_that_do_not_fit_are_refused_with_what_to_change(x, context, erro
     [
         (None, ValueError, "built for a context of 3 features: pass it"),
         ([1.0, 2.0, 3.0], TypeError, "context must be a tensor, got list"),
-        (torch.ones(5, 2), ValueError, r"\(B, 3\) or \(3,\), got \(5, 2\)"),
+        (
+            torch.ones(5, 2),
+            ValueError,
+            r"\(5, 3\), a row for each sample, or \(3,\), got \(5, 2\)",
+        ),
         (torch.ones(5, 3).double(), TypeError, "convert one of them"),
     ],
 )

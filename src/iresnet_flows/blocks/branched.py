@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.blocks.recomputed import recomputed
+from iresnet_flows.checks import check_kind
 from iresnet_flows.inverse import Anderson, Equation, Solver
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
@@ -26,6 +27,9 @@ __all__ = ["BranchedLayer"]
 EXACT_RANK = {"train": 8, "eval": 64}
 SERIES = {"train": RussianRoulette(), "eval": RussianRoulette(terms=3, probes=4)}
 SOLVER = Anderson()
+BRANCHES = (
+    "a branch such as LipschitzMLP, or a module wrapped as ClaimedBranch(module, lipschitz=)"
+)
 
 
 def itself(g: Map) -> Map:
@@ -55,6 +59,13 @@ class BranchedLayer(Layer):
         memory: Literal["full", "low"] = "full",
     ) -> None:
         super().__init__()
+        check_kind("branch", branch, Branch, BRANCHES)
+        if log_det is not None:
+            check_kind(
+                "log_det", log_det, Estimator, "Exact(), PowerSeries() or RussianRoulette()"
+            )
+        if solver is not None:
+            check_kind("solver", solver, Solver, "Anderson(), FixedPoint() or Newton()")
         if memory not in ("full", "low"):
             raise ValueError(f"memory must be 'full' or 'low', got {memory!r}.")
 

@@ -45,7 +45,7 @@ class CayleyBlock(BranchedLayer):
     Raises:
         InverseNotConverged: A solve missed its tolerance.
         ValueError: A shape does not fit, or the context is missing or not asked for.
-        TypeError: The dtype is not the layer's.
+        TypeError: The dtype is not the layer's, or a part is not what it should be.
 
     References:
         Ahn et al., Invertible Monotone Operators for Normalizing Flows, 2022.

@@ -39,7 +39,7 @@ class InvertibleResidualBlock(BranchedLayer):
     Raises:
         InverseNotConverged: An inverse missed its tolerance.
         ValueError: A shape does not fit, or the context is missing or not asked for.
-        TypeError: The dtype is not the layer's.
+        TypeError: The dtype is not the layer's, or a part is not what it should be.
 
     References:
         Behrmann et al., Invertible Residual Networks, 2019.

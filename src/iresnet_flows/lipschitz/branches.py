@@ -8,9 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from iresnet_flows.checks import check_features, check_lipschitz
 from iresnet_flows.maps.jacobians import Map
 
-__all__ = ["Branch", "Residual"]
+__all__ = ["BoundedBranch", "Branch", "Residual"]
 
 
 class Residual(Map, Protocol):
@@ -79,3 +80,28 @@ class Branch(nn.Module, ABC):
         """
         with torch.no_grad():
             return self.at().lipschitz
+
+
+class BoundedBranch(Branch):
+    """A branch whose constant its user sets, at the start and whenever else.
+
+    Arguments:
+        lipschitz: The bound of the branch, in (0, 1).
+        context_features: The dimension of the context, or None.
+    """
+
+    def __init__(self, lipschitz: float, context_features: int | None) -> None:
+        super().__init__()
+        self.lipschitz = lipschitz
+        if context_features is not None:
+            check_features("context_features", context_features)
+        self.context_features = context_features
+
+    @property
+    def lipschitz(self) -> float:
+        return self._lipschitz
+
+    @lipschitz.setter
+    def lipschitz(self, value: float) -> None:
+        check_lipschitz(value)
+        self._lipschitz = float(value)

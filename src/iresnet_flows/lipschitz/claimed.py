@@ -9,16 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from iresnet_flows.checks import (
-    check_context,
-    check_dtype,
-    check_features,
-    check_lipschitz,
-    check_tensor,
-)
+from iresnet_flows.checks import check_context, check_dtype, check_tensor
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import BrokenLipschitzClaim
-from iresnet_flows.lipschitz.branches import Branch
+from iresnet_flows.lipschitz.branches import BoundedBranch
 from iresnet_flows.maps.functions import FunctionJacobian, FunctionMap
 from iresnet_flows.stateless import call_with
 
@@ -27,7 +21,7 @@ __all__ = ["ClaimedBranch"]
 POWER_STEPS = 3
 
 
-class ClaimedBranch(Branch):
+class ClaimedBranch(BoundedBranch):
     r"""A module g of the user's, with the Lipschitz constant :math:`\ell` that its author claims.
 
     .. math:: \|g(x; c) - g(x'; c)\| \leq \ell\, \|x - x'\| \quad \text{for all } x, x', c
@@ -79,16 +73,10 @@ class ClaimedBranch(Branch):
     def __init__(
         self, module: nn.Module, lipschitz: float, context_features: int | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(lipschitz, context_features)
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
-        check_lipschitz(lipschitz)
-        if context_features is not None:
-            check_features("context_features", context_features)
-
         self.module = module
-        self.lipschitz = float(lipschitz)
-        self.context_features = context_features
 
     def at(self, context: Tensor | None = None) -> ClaimedMap:
         """The module with its present parameters and a context in place."""
@@ -112,7 +100,7 @@ class ClaimedBranch(Branch):
             raise ValueError(f"x must have the shape (B, *event), got {tuple(x.shape)}.")
         dtype = next((tensor.dtype for _, tensor in floating(self.module)), x.dtype)
         check_dtype("x", x, dtype)
-        check_context(context, self.context_features, dtype)
+        check_context(context, x, self.context_features)
 
     def extra_repr(self) -> str:
         return f"lipschitz={self.lipschitz}, context_features={self.context_features}"

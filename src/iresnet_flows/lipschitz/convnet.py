@@ -117,9 +117,8 @@ class LipschitzConvNet(LayeredBranch):
         return LipschitzConvolutions(maps, biases, activations, bound)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        dtype = self.weights[0].dtype
-        check_images("x", x, self.channels, dtype)
-        check_context(context, self.context_features, dtype)
+        check_images("x", x, self.channels, self.weights[0].dtype)
+        check_context(context, x, self.context_features)
 
     def extra_repr(self) -> str:
         return (

@@ -9,15 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import (
-    check_context,
-    check_features,
-    check_input,
-    check_lipschitz,
-    check_widths,
-)
+from iresnet_flows.checks import check_context, check_input, check_widths
 from iresnet_flows.lipschitz.activations import Activation, make_activation
-from iresnet_flows.lipschitz.branches import Branch
+from iresnet_flows.lipschitz.branches import BoundedBranch
 from iresnet_flows.lipschitz.norms import Norms, constrain, matrix_norms
 from iresnet_flows.maps.perceptrons import Nonlinearity, Scaled
 from iresnet_flows.remembered import Remembered
@@ -48,7 +42,7 @@ def make_activations(
     return activations
 
 
-class LayeredBranch(Branch):
+class LayeredBranch(BoundedBranch):
     r"""A branch of linear layers, each followed by an activation but the last.
 
     A context c moves the biases, :math:`b_i + U_i c`, and scales the activations by
@@ -71,13 +65,7 @@ class LayeredBranch(Branch):
         context_features: int | None,
         activations: Sequence[Activation],
     ) -> None:
-        super().__init__()
-        check_lipschitz(lipschitz)
-        if context_features is not None:
-            check_features("context_features", context_features)
-
-        self.lipschitz = float(lipschitz)
-        self.context_features = context_features
+        super().__init__(lipschitz, context_features)
         self.activations = nn.ModuleList(activations)
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
         self.norms = Remembered(norms)
@@ -168,9 +156,8 @@ class VectorBranch(LayeredBranch):
         self.hidden_features = tuple(hidden_features)
 
     def check(self, x: Tensor, context: Tensor | None = None) -> None:
-        dtype = self.weights[0].dtype
-        check_input("x", x, self.features, dtype)
-        check_context(context, self.context_features, dtype)
+        check_input("x", x, self.features, self.weights[0].dtype)
+        check_context(context, x, self.context_features)
 
     def extra_repr(self) -> str:
         return (

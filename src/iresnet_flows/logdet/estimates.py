@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class LogDet(NamedTuple):
     bias_bound: Tensor
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """What measures log|det(I + J)|, in two steps of which only the second has a gradient.
 

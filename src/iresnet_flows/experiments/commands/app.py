@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
+STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes on."
+
 DataDir = Annotated[
     Path | None,
     typer.Option(help="The folder of mnist/, cifar10/ and the like. Default: IRESNET_FLOWS_DATA."),
 ]
-
-STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes on."
 
 app = typer.Typer(
     name="iresnet-flows",
