@@ -64,7 +64,7 @@ def test_the_bound_holds_at_first_and_after_hostile_steps_in_either_dtype(make, 
     check_bound(g, rounding)
     train_hostilely(g)
     check_bound(g, rounding)
-    assert g.lipschitz_bound() > 0.9 * g.lipschitz
+    assert g.lipschitz_bound() > 0.6 * g.lipschitz
 
 
 @each_branch
@@ -141,13 +141,20 @@ def test_a_context_for_all_samples_equals_one_for_each():
     torch.testing.assert_close(g(x, context), g(x, context.expand(5, 3)))
 
 
-def test_the_bound_scales_as_a_coefficient_of_each_layer():
-    g = LipschitzMLP(2, (8, 8), lipschitz=0.9**3, activation="tanh")
+def test_the_bound_is_that_of_the_product_and_each_norm_is_free():
+    g = LipschitzMLP(2, (8, 8), lipschitz=0.7, activation="tanh")
     hostile(g, step=5.0)
-    norms = [float(torch.linalg.matrix_norm(w.detach(), 2)) for w in constrained(g)]
-    for norm in norms:
-        assert norm == pytest.approx(0.9, rel=3e-3)
-    assert math.prod(norms) <= 0.9**3 * (1 + 1e-6)
+    with torch.no_grad():
+        g.weights[0].mul_(20)
+    before, after = norms(g.weights), norms(constrained(g))
+    assert math.prod(after) == pytest.approx(0.7, rel=1e-2)
+    assert math.prod(after) <= 0.7 * (1 + 1e-6)
+    assert after[:-1] == before[:-1]
+    assert after[0] > 10
+
+
+def norms(weights) -> list[float]:
+    return [float(torch.linalg.matrix_norm(w.detach(), 2)) for w in weights]
 
 
 @pytest.mark.parametrize(

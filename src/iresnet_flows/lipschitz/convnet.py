@@ -33,13 +33,14 @@ class LipschitzConvolutions(ConvolutionalPerceptron):
 class LipschitzConvNet(LayeredBranch):
     r"""A convolutional network whose Lipschitz constant is bounded by construction.
 
-    .. math:: g(x; c) = \tilde K_L * s_{L-1}\, a(\cdots s_1\, a(\tilde K_1 * x + b_1 + U_1 c)
-              \cdots) + b_L + U_L c , \quad s_i = \cos(S_i c)
+    .. math:: g(x; c) = \min\!\Big(1, \frac{\ell}{\prod_i \hat\sigma(K_i)}\Big)\, K_L * s_{L-1}\,
+              a(\cdots s_1\, a(K_1 * x + b_1 + U_1 c) \cdots) + b_L + U_L c ,
+              \quad s_i = \cos(S_i c)
 
-    with stride one and zero padding, so that the image keeps its size, and with kernels
-    :math:`\tilde K_i = K_i \min(1, \ell / \hat\sigma(K_i))` as in `LipschitzMLP`. Here
-    :math:`\hat\sigma` is a certified upper bound of the convolution's norm on images of *every*
-    size, at most 4.5 % above the norm on large ones: see `convolution_norm_bound`. It costs about
+    with stride one and zero padding, so that the image keeps its size, and with the product of
+    norms bounded as in `LipschitzMLP`. Here :math:`\hat\sigma` is a certified upper bound of the
+    convolution's norm on images of *every* size, at most 4.5 % above the norm on large ones: see
+    `convolution_norm_bound`. It costs about
     ten products of 130 complex matrices (3 x 3 kernels) of the smaller number of channels, once a
     change of the weights. Small images have the smaller norm, by a few percent at 12 x 12.
 
@@ -111,7 +112,7 @@ class LipschitzConvNet(LayeredBranch):
 
     def at(self, context: Tensor | None = None) -> LipschitzConvolutions:
         """The branch with its constrained kernels and its context in place."""
-        weights, bound = self.evenly_constrained()
+        weights, bound = self.constrained()
         biases, activations = self.conditioned(context)
         maps = tuple(Convolution(weight) for weight in weights)
         return LipschitzConvolutions(maps, biases, activations, bound)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_features
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
+from iresnet_flows.lipschitz.norms import Bounds, constrain
 from iresnet_flows.maps.dense_nets import DensePerceptron
 from iresnet_flows.maps.linear import Matrix
 
@@ -38,8 +39,9 @@ class LipschitzDenseNet(VectorBranch):
     For a layer :math:`f` with constant :math:`\ell`, the pair :math:`[\eta x; \nu f(x)]` has at
     most :math:`\sqrt{\eta^2 + \nu^2 \ell^2}`, which is one at most on the unit circle if
     :math:`\ell \leq 1`. So the hidden matrices are bounded by one over the slope of the
-    activation, the last by the bound of the whole branch, as in `LipschitzMLP`; the angles
-    :math:`\alpha_i` are learned and free, and start at equal shares.
+    activation, and the last by that of the whole branch: :math:`\tilde W_i` is
+    :math:`W_i \min(1, \ell_i / \hat\sigma(W_i))`, a function of the present weights and of nothing
+    else. The angles :math:`\alpha_i` are learned and free, and start at equal shares.
 
     With one or two hidden layers the trace of the Jacobian is exact at the price of a product or
     so. The input itself reaches the last layer, so that no narrower layer cuts the determinant.
@@ -100,15 +102,29 @@ class LipschitzDenseNet(VectorBranch):
     def at(self, context: Tensor | None = None) -> LipschitzDensePerceptron:
         """The branch with its constrained weights and its context in place."""
         slopes = [a.slope for a in self.each_activation()]
-        weights, norms = self.constrained([*(1 / slope for slope in slopes), self.lipschitz])
+        weights, sizes = self.constrained_each([*(1 / slope for slope in slopes), self.lipschitz])
         shares = self.shares()
         kept, added = shares.detach().double().unbind(1)
-        reach = norms[:-1] * norms.new_tensor(slopes)
-        bound = (kept.square() + (added * reach).square()).sqrt().prod() * norms[-1]
+        reach = sizes[:-1] * sizes.new_tensor(slopes)
+        bound = (kept.square() + (added * reach).square()).sqrt().prod() * sizes[-1]
 
         biases, activations = self.conditioned(context)
         maps = tuple(Matrix(weight) for weight in weights)
         return LipschitzDensePerceptron(maps, biases, activations, shares, bound)
+
+    def constrained_each(self, limits: Sequence[float]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The weights, each shrunk below its limit, and the norm that each then has at most."""
+        values, slopes = self.norms(*self.weights)
+        weights, sizes = zip(
+            *(
+                constrain([weight], Bounds(value[None], (slope,)), limit, self.norms.function)
+                for weight, value, slope, limit in zip(
+                    self.weights, values.unbind(), slopes, limits, strict=True
+                )
+            ),
+            strict=True,
+        )
+        return weights, torch.stack(sizes)
 
     def shares(self) -> Tensor:
         """What each layer keeps and adds, on the unit circle, or within it by a rounding error."""

@@ -18,8 +18,6 @@ from iresnet_flows.remembered import Remembered
 
 __all__ = ["LayeredBranch", "VectorBranch", "make_activations"]
 
-ROUNDING = 1 - 1e-12  # a hair below a bound, so that a product of rounded norms is not above it
-
 
 def make_activations(
     hidden_features: Sequence[int],
@@ -97,15 +95,12 @@ class LayeredBranch(BoundedBranch):
         """Give a weight its initial values."""
         nn.init.orthogonal_(weight)
 
-    def constrained(self, limits: Sequence[float]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The weights below these limits, and the norm that each has at most."""
-        return constrain(list(self.weights), [ROUNDING * limit for limit in limits], self.norms)
-
-    def evenly_constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The weights below the same limit, and the bound of the branch that they give."""
-        slope, layers = self.slope(), len(self.weights)
-        weights, norms = self.constrained([(self.lipschitz / slope) ** (1 / layers)] * layers)
-        return weights, norms.prod() * slope
+    def constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The weights, the last one shrunk for the bound, and what the branch then has."""
+        weights, slope = tuple(self.weights), self.slope()
+        bounds = self.norms(*weights)
+        last, product = constrain(weights, bounds, self.lipschitz / slope, self.norms.function)
+        return (*weights[:-1], last), product * slope
 
     def conditioned(
         self, context: Tensor | None

@@ -26,15 +26,16 @@ class LipschitzPerceptron(Perceptron):
 class LipschitzMLP(VectorBranch):
     r"""A multilayer perceptron whose Lipschitz constant is bounded by construction.
 
-    .. math:: g(x; c) = \tilde W_L\, s_{L-1}\, a(\cdots s_1\, a(\tilde W_1 x + b_1 + U_1 c)
-              \cdots) + b_L + U_L c , \quad s_i = \cos(S_i c)
+    .. math:: g(x; c) = \min\!\Big(1, \frac{\ell}{\prod_i \hat\sigma(W_i)}\Big)\, W_L\, s_{L-1}\,
+              a(\cdots s_1\, a(W_1 x + b_1 + U_1 c) \cdots) + b_L + U_L c ,
+              \quad s_i = \cos(S_i c)
 
-    with :math:`\tilde W_i = W_i \min(1, \ell / \hat\sigma(W_i))`, :math:`\ell` the L-th root of
-    the bound over the activations' slopes, and :math:`\hat\sigma` a certified upper bound of the
-    largest singular value. The constrained weights are a function of the present ones and of
-    nothing else: no buffer, no updater to call, and no difference between train and eval. The
-    constraint only shrinks. There is no activation before the first layer, which is what makes
-    the trace of the Jacobian cheap.
+    with :math:`\ell` the bound over the activations' slopes, and :math:`\hat\sigma` a certified
+    upper bound of the largest singular value. The product of the norms is what is bounded: a first
+    layer of norm five gives features that turn five times as fast, at a fifth of the height. The
+    factor is a function of the present weights and of nothing else: no buffer, no updater to call,
+    and no difference between train and eval. There is no activation before the first layer, which
+    is what makes the trace of the Jacobian cheap.
 
     The bound is in the Euclidean norm, in x. The context c moves the biases, in any way, and
     scales the hidden features by :math:`|s_i| \leq 1`; without one, s is one. Computing the bound
@@ -45,8 +46,8 @@ class LipschitzMLP(VectorBranch):
         hidden_features: The widths of the hidden layers, at least one: the features that each
             hands on. An activation that gives two features for each entry, as ``csin`` and
             ``clipswish`` do, acts on half as many entries, so that the width must be even.
-        lipschitz: The bound of the whole branch, in (0, 1). The papers' coefficient c of one
-            linear layer gives ``c ** (len(hidden_features) + 1)``.
+        lipschitz: The bound of the whole branch, in (0, 1), which may be set later too. The
+            papers' coefficient c of one linear layer gives ``c ** (len(hidden_features) + 1)``.
         context_features: The dimension of the context, or None.
         activation: ``csin``, ``sin``, ``lipswish``, ``clipswish``, ``elu``, ``tanh``,
             ``softplus``, or an `Activation`.
@@ -87,7 +88,7 @@ class LipschitzMLP(VectorBranch):
 
     def at(self, context: Tensor | None = None) -> LipschitzPerceptron:
         """The branch with its constrained weights and its context in place."""
-        weights, bound = self.evenly_constrained()
+        weights, bound = self.constrained()
         biases, activations = self.conditioned(context)
         maps = tuple(Matrix(weight) for weight in weights)
         return LipschitzPerceptron(maps, biases, activations, bound)

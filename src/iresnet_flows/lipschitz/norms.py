@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from iresnet_flows.remembered import Remembered
-
 __all__ = [
     "Bounds",
     "Norms",
@@ -40,7 +38,7 @@ class Bounds(NamedTuple):
     slopes: tuple[Tensor, ...]
 
 
-Norms = Callable[[Sequence[Tensor]], Bounds]
+Norms = Callable[[tuple[Tensor, ...]], Bounds]
 
 
 def matrix_norms(weights: Sequence[Tensor]) -> Bounds:
@@ -196,7 +194,7 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
 
 
 class Shrink(torch.autograd.Function):
-    r"""The weights :math:`W_i \min(1, \ell_i / \hat\sigma(W_i))`, with bounds that are at hand.
+    r"""The last weight times :math:`s = \min(1, \ell / \prod_i \hat\sigma(W_i))`, at hand.
 
     An ordinary backward uses the slopes at hand. One that is itself recorded computes them anew,
     so that second derivatives exist, also where singular values coincide and those of a singular
@@ -206,55 +204,52 @@ class Shrink(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        norms: Norms, limits: Tensor, scales: Tensor, *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
-        weights = tensors[: len(scales)]
-        return tuple(w * scale for w, scale in zip(weights, scales.unbind(), strict=True))
+    def forward(norms: Norms, limit: float, scale: Tensor, *tensors: Tensor) -> Tensor:
+        return tensors[len(tensors) // 2 - 1] * scale
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.norms, *tensors = inputs
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.norms, ctx.limit, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        limits, scales, *tensors = ctx.saved_tensors
-        count = len(cotangents)
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        scale, *tensors = ctx.saved_tensors
+        count = len(tensors) // 2
         weights, slopes = tensors[:count], tensors[count:]
         if torch.is_grad_enabled():
             bounds, slopes = ctx.norms(weights)
-            scales = shrinkage(bounds, limits, weights[0].dtype)
-        # A scale does not move below its limit.
-        moving = (scales < 1).to(scales.dtype) * scales
-        gradients = [
-            scale * pull - move * (pull * weight).sum() * slope
-            for scale, move, pull, weight, slope in zip(
-                scales.unbind(), moving.unbind(), cotangents, weights, slopes, strict=True
-            )
-        ]
+            scale = shrinkage(bounds, ctx.limit)[0].to(cotangent.dtype)
+        # The scale does not move below the limit.
+        moving = (scale < 1).to(scale.dtype) * scale
+        pull = moving * (cotangent * weights[-1]).sum()
+        gradients = [-pull * slope for slope in slopes]
+        gradients[-1] = gradients[-1] + scale * cotangent
         return None, None, None, *gradients, *[None] * count
 
 
-def shrinkage(bounds: Tensor, limits: Tensor, dtype: torch.dtype) -> Tensor:
-    return (limits / torch.maximum(bounds, limits)).to(dtype)
+def shrinkage(bounds: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """The factor for a product of bounds below the limit, and the product that it leaves."""
+    total, most = bounds.log().sum(), math.log(limit)  # the product itself may be out of range
+    return (most - total).clamp_max(0).exp(), total.clamp_max(most).exp()
 
 
 def constrain(
-    weights: Sequence[Tensor], limits: Sequence[float], norms: Remembered
-) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The weights, shrunk where their norms may be above the limits, and the norms at most.
+    weights: Sequence[Tensor], bounds: Bounds, limit: float, norms: Norms
+) -> tuple[Tensor, Tensor]:
+    """The last weight, shrunk for a product of norms below the limit, and that product's bound.
 
     Arguments:
         weights: Matrices, or kernels.
-        limits: The limit of each.
-        norms: What gives their `Bounds`.
+        bounds: Those of their norms.
+        limit: What the product is at most.
+        norms: What gave the bounds.
     """
-    # Scaling rounds too.
-    terms = max([max(w.shape[:2]) * math.prod(w.shape[2:]) for w in weights])
-    slack = 1 + 2 * terms * torch.finfo(weights[0].dtype).eps
-    bounds, slopes = norms(*weights)
-    within = bounds.new_tensor([limit / slack for limit in limits])
-    scales = shrinkage(bounds, within, weights[0].dtype)
-    shrunk = Shrink.apply(norms.function, within, scales, *weights, *slopes)
-    return shrunk, torch.minimum(bounds, within) * slack
+    # Scaling rounds too, and so does the product.
+    last = weights[-1]
+    terms = max(last.shape[:2]) * math.prod(last.shape[2:])
+    slack = 1 + 2 * terms * torch.finfo(last.dtype).eps
+    within = limit / slack * (1 - 1e-12)
+    scale, product = shrinkage(bounds.values, within)
+    shrunk = Shrink.apply(norms, within, scale.to(last.dtype), *weights, *bounds.slopes)
+    return shrunk, product * slack

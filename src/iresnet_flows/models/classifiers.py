@@ -196,7 +196,7 @@ def i_resnet_classifier(
         classes: The number of classes.
         layout: The stages.
         hidden_channels: Those between the convolutions of a block, for each stage.
-        coefficient: The bound c of each convolution, in (0, 1).
+        coefficient: The paper's c of a convolution, in (0, 1); a branch of three has c^3.
         activation: That of the branches.
 
     Raises:

@@ -84,7 +84,7 @@ def test_table_2_is_trained_measured_and_resumed(data, tmp_path, monkeypatch, ca
     assert all(run["train_images"] == 40 for run in record["runs"])
     assert all(run["test_images"] == 12 for run in record["runs"])
     ours = rows["i-resnet"]
-    assert ours["guaranteed"] and ours["norm"] <= ours["claim"] == 0.9
+    assert ours["guaranteed"] and ours["bound"] <= ours["claim"] == 0.9**3
     assert ours["pixel_error"] < 1e-4
     assert not rows["vanilla"]["guaranteed"] and not rows["resnet-164"]["decodes"]
     text = (tmp_path / "table2.md").read_text()
@@ -109,7 +109,7 @@ def test_table_3_and_figure_3_share_their_models(data, tmp_path, monkeypatch, ca
     names = ["glow-affine", "glow-additive", "i-resnet-glow", "i-resnet"]
     assert [row["model"] for row in record["rows"]] == names
     assert all(row["guaranteed"] and row["pixel_error"] < 1e-3 for row in record["rows"])
-    assert [row["claim"] for row in record["rows"]] == [None, None, 0.9, 0.9]
+    assert [row["claim"] for row in record["rows"]] == [None, None, 0.9**3, 0.9**3]
     assert "12.63 (unverified)" in (tmp_path / "table3.md").read_text()
 
     weights = tmp_path / "runs" / "quick-cifar10-i-resnet-seed0" / "weights.pt"
@@ -180,7 +180,7 @@ def outcome(model, seed, wrong):
         wrong=wrong,
         wrong_error=0.01,
         guaranteed=model != "vanilla",
-        norm=0.95 if model == "i-resnet" else None,
+        bound=0.95 if model == "i-resnet" else None,
         claim=0.9 if model == "i-resnet" else None,
     )
 
@@ -195,13 +195,13 @@ def test_errors_are_those_over_seeds_and_images():
     assert lost["failed"] == [3]
 
 
-def test_verdict_tells_the_gap_and_norms_above_their_claim():
+def test_verdict_tells_the_gap_and_bounds_above_their_claim():
     record = {"data": "mnist", "title": "ours", "paper": None, "paper_verified": False}
     ours = {**record, "model": "i-resnet", **summary([outcome("i-resnet", 0, 0.3)])}
     twin = {**record, "model": "vanilla", **summary([outcome("vanilla", 0, 0.1)])}
-    gap, norms = verdict([ours, twin])
+    gap, bounds = verdict([ours, twin])
     assert "+20.00 ± 1.41 points from Vanilla (images)" in gap
-    assert norms == "mnist: norms above their claim: ours."
+    assert bounds == "mnist: bounds above their claim: ours."
     assert classifier_tables.cells(twin)[6] == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 
 from iresnet_flows.errors import InverseNotConverged
 from iresnet_flows.experiments.budgets import Diverged
-from iresnet_flows.experiments.images.classifiers import COEFFICIENTS
+from iresnet_flows.experiments.images.classifiers import CLAIMS
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import mean_and_error, mistakes
 from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out, in_parallel
 from iresnet_flows.experiments.images.tasks import scaled
 from iresnet_flows.experiments.storage import read_json, reading, write_json
-from iresnet_flows.lipschitz import LipschitzConvNet, convolution_norm_bound
+from iresnet_flows.lipschitz import Activation, LipschitzConvNet, convolution_norm_bound
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
 
 __all__ = ["RESTORED", "Outcome", "perform", "perform_all"]
@@ -43,8 +44,8 @@ class Outcome:
         decodes: Whether it was asked for one.
         pixel_error: The largest error of a pixel that is decoded again, of 100 test images with
             pixels in [0, 1]; None where it is not finite or the inverse says that it failed.
-        norm: A certified bound of the largest norm of its convolutions, those of residual blocks.
-        claim: What that norm should be at most.
+        bound: A certified bound of the largest Lipschitz constant of a residual branch.
+        claim: What that bound should be at most.
         steps: The steps of training.
         seconds: Their time.
         parameters: The trainable numbers.
@@ -61,7 +62,7 @@ class Outcome:
     guaranteed: bool = False
     decodes: bool = False
     pixel_error: float | None = None
-    norm: float | None = None
+    bound: float | None = None
     claim: float | None = None
     steps: int = 0
     seconds: float = 0.0
@@ -95,7 +96,7 @@ def perform(spec: Spec) -> Outcome:
             steps=trained.steps,
             seconds=trained.seconds,
             parameters=trained.parameters,
-            claim=COEFFICIENTS.get(run.model.replace("-glow", "")),
+            claim=CLAIMS.get(run.model.replace("-glow", "")),
             **inversion(trained.model, scaled(data.test.pixels[:RESTORED])),
         )
     write_json(kept, asdict(outcome))
@@ -117,17 +118,21 @@ def inversion(model: nn.Module, images: Tensor) -> dict[str, Any]:
         "guaranteed": not any(isinstance(m, UnconstrainedBlock) for m in model.modules()),
         "decodes": True,
         "pixel_error": error,
-        "norm": largest_norm(model),
+        "bound": largest_bound(model),
     }
 
 
-def largest_norm(model: nn.Module) -> float | None:
-    """A certified bound of the largest norm of the convolutions of residual blocks."""
-    kernels: list[Tensor] = []
+def largest_bound(model: nn.Module) -> float | None:
+    """A certified bound of the largest Lipschitz constant of a residual branch."""
+    bounds = []
     for module in model.modules():
         if isinstance(module, LipschitzConvNet):
-            kernels += module.evenly_constrained()[0]
-        if isinstance(module, UnconstrainedBlock):
-            kernels += [m.weight for m in module.modules() if isinstance(m, nn.Conv2d)]
-    norms = [float(convolution_norm_bound(kernel)) for kernel in kernels]
-    return max(norms, default=None)
+            kernels = list(module.constrained()[0])
+        elif isinstance(module, UnconstrainedBlock):
+            kernels = [m.weight for m in module.modules() if isinstance(m, nn.Conv2d)]
+        else:
+            continue
+        slopes = [m.slope for m in module.modules() if isinstance(m, Activation)]
+        norms = [float(convolution_norm_bound(kernel)) for kernel in kernels]
+        bounds.append(math.prod(norms) * math.prod(slopes))
+    return max(bounds, default=None)

@@ -19,7 +19,7 @@ from iresnet_flows.models import (
     vanilla_classifier,
 )
 
-__all__ = ["CLASSIFIERS", "COEFFICIENTS"]
+__all__ = ["CLAIMS", "CLASSIFIERS"]
 
 COEFFICIENTS = {
     "i-resnet": 0.9,
@@ -28,7 +28,10 @@ COEFFICIENTS = {
     "i-resnet-0.6": 0.6,
     "i-resnet-0.5": 0.5,
 }
-"""The bound of each convolution of a name."""
+"""The papers' coefficient c of a convolution, by name."""
+
+CLAIMS = {name: c**3 for name, c in COEFFICIENTS.items()}
+"""The bound that a branch of three convolutions then has."""
 
 Make = Callable[[Shape, int], nn.Module]
 

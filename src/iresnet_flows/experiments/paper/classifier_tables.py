@@ -26,7 +26,7 @@ __all__ = ["ErrorTable"]
 OURS, TWIN = "i-resnet", "vanilla"
 HEADS = (
     *("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse"),
-    *("pixel error of the inverse", "largest norm", "claim", "parameters", "steps", "s"),
+    *("pixel error of the inverse", "largest bound", "claim", "parameters", "steps", "s"),
 )
 SHOWN = ("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse")
 NOTES = """\
@@ -36,8 +36,8 @@ error: the share of all test images. ± seeds: standard error of the mean over t
 pixel error of the inverse: the largest of the first 100 test images, pixels in [0, 1], float32, \
 worst seed. Without a guaranteed inverse it is that of 100 iterations a block.
 
-largest norm: a certified bound of the largest norm of the convolutions of residual blocks, at \
-most 4.5 % above it, worst seed. claim: what it is held to."""
+largest bound: a certified bound of the largest Lipschitz constant of a residual branch, worst \
+seed. claim: what it is held to, c for each of three convolutions."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def summary(group: Sequence[Outcome]) -> dict[str, Any]:
     wrong = [o.wrong for o in found if o.wrong is not None]
     errors = [o.wrong_error for o in found if o.wrong_error is not None]
     pixels = [o.pixel_error for o in found if o.pixel_error is not None]
-    norms = [o.norm for o in found if o.norm is not None]
+    bounds = [o.bound for o in found if o.bound is not None]
     return {
         "seeds": sorted(o.seed for o in found),
         "failed": sorted(o.seed for o in group if o.failure is not None),
@@ -175,7 +175,7 @@ def summary(group: Sequence[Outcome]) -> dict[str, Any]:
         "guaranteed": any(o.guaranteed for o in found),
         "decodes": any(o.decodes for o in found),
         "pixel_error": max(pixels) if len(pixels) == len(found) > 0 else None,
-        "norm": max(norms, default=None),
+        "bound": max(bounds, default=None),
         "claim": next((o.claim for o in found), None),
         "parameters": max((o.parameters for o in found), default=None),
         "steps": statistics.fmean(o.steps for o in found) if found else None,
@@ -203,8 +203,8 @@ def cells(row: dict[str, Any]) -> list[str]:
         paper + doubt,
         "yes" if row["guaranteed"] else "no",
         pixels if row["decodes"] else "",
-        number(row["norm"], ".4f"),
-        number(row["claim"], "g"),
+        number(row["bound"], ".4g"),
+        number(row["claim"], ".4g"),
         number(row["parameters"], ","),
         number(row["steps"], ",.0f"),
         number(row["seconds"], ",.0f"),
@@ -222,7 +222,7 @@ def terminal_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """How far i-ResNet is from its twin, and whether its norms are as claimed."""
+    """How far i-ResNet is from its twin, and whether its bounds are as claimed."""
     lines = []
     for name, group in by_data(rows):
         found = {row["model"]: row for row in group if row["wrong"] is not None}
@@ -237,10 +237,10 @@ def verdict(rows: Sequence[dict[str, Any]]) -> list[str]:
             )
         held = [r for r in found.values() if r["claim"] is not None]
         if held:
-            broken = [r["title"] for r in held if r["norm"] > r["claim"]]
+            broken = [r["title"] for r in held if r["bound"] > r["claim"]]
             lines.append(
-                f"{name}: every norm is within its claim."
+                f"{name}: every bound is within its claim."
                 if not broken
-                else f"{name}: norms above their claim: {', '.join(broken)}."
+                else f"{name}: bounds above their claim: {', '.join(broken)}."
             )
     return lines
