@@ -18,6 +18,7 @@ from commands import command
 from iresnet_flows import __version__
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.storage import claim_folder, output_folder, write_text
+from iresnet_flows.experiments.terminal import say_place, terminal
 
 
 def test_nothing_asked_for_is_answered_with_the_help(monkeypatch, capsys):
@@ -57,6 +58,23 @@ def test_a_reader_that_has_gone_is_no_error():
     assert not said.stderr
 
 
+def test_a_terminal_of_few_characters_is_told_what_it_can_show():
+    code = """if True:
+        from iresnet_flows import cli
+        from iresnet_flows.experiments import commands
+        commands.app = lambda **_: print("1.0 ± 0.1")
+        cli.main()
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert said.stdout == "1.0 ? 0.1\n"
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("No space left\nC++")]
 )
@@ -92,3 +110,8 @@ def test_work_that_is_there_is_not_begun_anew(tmp_path):
     claim_folder(tmp_path, {"seed": 0}, resume=True)
     with pytest.raises(UsageError, match="holds a run already"):
         claim_folder(tmp_path, {"seed": 0}, resume=False)
+
+
+def test_brackets_in_the_name_of_a_file_are_no_styles(capsys):
+    say_place(terminal(), "It is at", Path("[red] ") / ("long" * 30))
+    assert capsys.readouterr().out == f"It is at [red] /{'long' * 30}\n"

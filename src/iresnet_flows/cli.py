@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -13,6 +14,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command; what a person can mend ends with one line and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal of few characters has no ±
     try:
         import typer
 

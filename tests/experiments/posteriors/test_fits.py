@@ -38,7 +38,7 @@ def test_every_guide_learns(name, target):
     before = elbo(weigh(target, start, 500)[1])
     found = fit(target, recipe, seconds=1.5)
     after = elbo(weigh(target, found.guide, 500)[1])
-    assert after.value > before.value + 2
+    assert after.value > before.value + 1
     assert found.steps > 5
     assert 1.5 <= found.seconds < 2.5
     assert found.parameters == sum(p.numel() for p in found.guide.parameters())

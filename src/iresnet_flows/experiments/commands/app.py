@@ -73,7 +73,7 @@ def interruptible(folder: Path, console: Console, said: str = STOPPED) -> Iterat
     try:
         yield
     except KeyboardInterrupt:
-        console.print(said.format(folder))
+        console.print(said.format(folder), soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import app, command_line, interruptible
+from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["bench"]
 
@@ -40,7 +40,7 @@ def bench(
     for peer in peers:
         require_usable(peer)
 
-    console = Console()
+    console = terminal()
     for peer in absent:
         console.print(f"{peer.title} is left out: pip install {peer.package} to measure it.")
     size = settings.QUICK if quick else settings.FULL
@@ -50,4 +50,4 @@ def bench(
         console.print(table)
     console.print(LEGEND)
     console.print(f"Targets: {tally(rows)}.")
-    console.print(f"The table is at {folder / 'bench.md'}")
+    say_place(console, "The table is at", folder / "bench.md")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import typer
-from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
@@ -19,6 +18,7 @@ from iresnet_flows.experiments.commands.app import (
     command_line,
     interruptible,
 )
+from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["compare"]
 
@@ -97,9 +97,9 @@ def compare(
         command=command_line(),
     )
     datasets = {name: load(name, data_dir).first(rows) for name in names}
-    console = Console()
+    console = terminal()
     with output_folder(out) as folder, interruptible(folder, console, STOPPED):
         results = run(settings, datasets, who, folder, fresh, console)
     for part in terminal_report(results):
         console.print(part)
-    console.print(f"The page is at {folder / 'report.html'}")
+    say_place(console, "The page is at", folder / "report.html")

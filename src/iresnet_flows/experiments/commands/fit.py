@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
@@ -17,6 +17,7 @@ from iresnet_flows.experiments.commands.app import (
     check_seeds,
     interruptible,
 )
+from iresnet_flows.experiments.terminal import terminal
 
 if TYPE_CHECKING:
     from iresnet_flows.experiments.images.training import Machine
@@ -167,12 +168,13 @@ def train_run(
         precision=machine.precision,
     )
     begin(run, images, out, resume)
-    console = Console(quiet=not first_rank())
+    console = terminal(quiet=not first_rank())
     with interruptible(out, console):
         trained = perform(run, images, out, machine, resume, console)
     if first_rank():
         console.print(verdict(run, trained, images))
-        console.print(f"The run is in {out}; read it with: iresnet-flows score {out} {data}")
+        command = shlex.join(["iresnet-flows", "score", str(out), data])
+        console.print(f"The run is in {out}; read it with: {command}", soft_wrap=True)
 
 
 def refuse_vectors(data: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from iresnet_flows.experiments.commands.app import app, command_line
+from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["report"]
 
@@ -29,7 +29,7 @@ def report(
     with output_folder(out) as folder:
         write_reports(results, folder, command_line())
 
-    console = Console()
+    console = terminal()
     for part in terminal_report(results):
         console.print(part)
-    console.print(f"The page is at {folder / 'report.html'}")
+    say_place(console, "The page is at", folder / "report.html")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
@@ -21,6 +20,7 @@ from iresnet_flows.experiments.commands.app import (
 from iresnet_flows.experiments.machines import cores
 from iresnet_flows.experiments.storage import output_folder
 from iresnet_flows.experiments.studies import STUDIES, Settings, study
+from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["reproduce"]
 
@@ -73,7 +73,7 @@ def reproduce(
     settings = Settings(
         *(scale, minutes, names, seeds, data_dir, out, resume, jobs or cores(), command_line())
     )
-    with output_folder(out), interruptible(out, Console()):
+    with output_folder(out), interruptible(out, terminal()):
         run(settings)
 
 
@@ -97,9 +97,9 @@ def posteriors(
     settings = settled(
         scale, minutes, targets, models, seeds, 1 if observation is None else observation
     )
-    console = Console()
+    console = terminal()
     with output_folder(out) as folder, interruptible(folder, console):
         outcomes = run(settings, data_dir, folder, jobs, resume, command_line(), console)
     for part in terminal_report(outcomes):
         console.print(part)
-    console.print(f"The tables are at {folder / 'posteriors.md'}")
+    say_place(console, "The tables are at", folder / "posteriors.md")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import DataDir, app, check_device, check_seeds
 from iresnet_flows.experiments.storage import output_folder
+from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["sample", "score"]
 
@@ -55,7 +55,7 @@ def sample(
     made, model = load_run(run, device)
     with output_folder(path.parent):
         keep_pictures(path, draw(made, model, count, temperature, label, seed))
-    Console().print(f"The samples are in {path}")
+    say_place(terminal(), "The samples are in", path)
 
 
 @app.command()
@@ -83,11 +83,11 @@ def score(
     images = getattr(load_images(data, data_dir), part)
     if not len(images):
         raise UsageError(f"{data} has no {part} images: name another --part.")
-    console = Console()
+    console = terminal()
     with output_folder(out.parent) if out is not None else nullcontext():
         found = scores.score(made, model, images)
         for kind in found:
             console.print(f"{kind} (mean and standard error, {len(images)} {part} images)")
         if out is not None:
             scores.keep_scores(out, found)
-            console.print(f"The score of each image is in {out}")
+            say_place(console, "The score of each image is in", out)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.comparison.figures import draw
@@ -122,23 +123,19 @@ def footnotes(group: Group) -> Iterator[str]:
     yield from (f"\\* {sentence}" for sentence in differences(group.rows))
 
 
-def terminal_report(results: Sequence[Result]) -> Iterator[Table | str]:
+def terminal_report(results: Sequence[Result]) -> Iterator[Table | Text | str]:
     """The measures, the properties and the findings of each group, in eighty columns."""
     groups = grouped(results)
     for group in groups:
-        yield f"[b]{escaped(group.title)}[/b], {group.terms}"
+        yield Text.assemble((group.title, "bold"), f", {group.terms}")
         yield terminal_table(group.rows, TERMINAL, cell, "right")
         yield terminal_table(group.rows, TITLES, mark, "center")
         if any(True for _ in differences(group.rows)):
             yield "* the paper's Table 1 says otherwise"
-        for sentence in (*findings(group), *group.standings.warnings):
-            yield escaped(sentence)
+        yield from findings(group)
+        yield from group.standings.warnings
         yield ""
-    yield from map(escaped, overall(groups))
-
-
-def escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+    yield from overall(groups)
 
 
 def terminal_table(
@@ -153,5 +150,5 @@ def terminal_table(
         longest = max(map(len, head.split()))
         table.add_column(head, justify=justify, min_width=longest, no_wrap=justify == "right")
     for row in rows:
-        table.add_row(escaped(row["title"]), *(show(row, name) for name in heads))
+        table.add_row(row["title"], *(show(row, name) for name in heads))
     return table

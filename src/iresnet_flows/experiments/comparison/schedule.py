@@ -94,7 +94,7 @@ def reporting(task: Task, line: Line) -> Result:
 @contextmanager
 def bars(console: Console) -> Iterator[Progress]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),

@@ -53,7 +53,7 @@ def perform(
     if run.epochs is not None:
         budget = epochs(run.epochs, recipe, data)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("loss {task.fields[loss]}"),
         TimeRemainingColumn(),

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from iresnet_flows.experiments.images.catalogue import classifier
@@ -19,6 +18,7 @@ from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin
 from iresnet_flows.experiments.markdown import markdown_table, number
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.terminal import terminal
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["ErrorTable"]
@@ -82,7 +82,7 @@ class ErrorTable:
             if self.wants(settings, model, seed)
         ]
         begin(specs, data, settings.resume)
-        console, outcomes = Console(), list[Outcome]()
+        console, outcomes = terminal(), list[Outcome]()
         for outcome in perform_all(specs, settings.jobs, console):
             outcomes.append(outcome)
             self.write(settings, outcomes, len(specs))

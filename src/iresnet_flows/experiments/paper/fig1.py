@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from iresnet_flows.experiments.drawing import COLOURS, save
@@ -34,6 +33,7 @@ from iresnet_flows.experiments.paper.systems import (
 from iresnet_flows.experiments.paper.trainings import each_trained
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["study"]
@@ -62,7 +62,7 @@ def study(settings: Settings) -> None:
         UsageError: A model is unknown, or a training failed.
     """
     models = check_models(settings.models, tuple(MODELS))
-    shape, console = SHAPES[settings.scale], Console()
+    shape, console = SHAPES[settings.scale], terminal()
     systems = [
         System(model, seed, shape, settings.minutes, folder(settings, model, seed))
         for seed in settings.seeds or shape.seeds
@@ -76,7 +76,7 @@ def study(settings: Settings) -> None:
     console.print(terminal_table(found))
     for line in sentences(found):
         console.print(line)
-    console.print(f"The figure is at {settings.out / 'fig1.png'}")
+    say_place(console, "The figure is at", settings.out / "fig1.png")
 
 
 def folder(settings: Settings, model: str, seed: int) -> Path:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS, Contender, chosen
@@ -19,6 +18,7 @@ from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.paper.comparisons import compared
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.terminal import terminal
 from iresnet_flows.experiments.versions import versions
 from iresnet_flows.nflows import InvertibleResidualFlow
 
@@ -67,7 +67,7 @@ def study(settings: Settings) -> None:
     quick = settings.scale == "quick"
     names = SCALES[settings.scale]
     contenders = [CONTENDERS[name] for name in names] if quick else chosen([], names)
-    console = Console()
+    console = terminal()
     minutes = settings.minutes or MINUTES[settings.scale]
     match: Match = "parameters" if quick else "none"
     groups = grouped(compared(settings, list(TOYS), contenders, minutes, (seed,), console, match))

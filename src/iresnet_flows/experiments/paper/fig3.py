@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.console import Console
 from torch import Tensor
 
 from iresnet_flows.blocks import InvertibleResidualBlock
@@ -25,6 +24,7 @@ from iresnet_flows.experiments.images.tasks import scaled
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 from iresnet_flows.layers import Stack
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
@@ -79,15 +79,15 @@ def study(settings: Settings) -> None:
     specs = [Spec.of(settings, data, model, seed, MINUTES) for model in models]
     if missing := [spec for spec in specs if not spec.is_done()]:
         begin(missing, [data], settings.resume)
-        list(perform_all(missing, settings.jobs, Console()))
+        list(perform_all(missing, settings.jobs, terminal()))
 
     images = scaled(data.test.pixels[:ITERATED])
     found = [restored(spec, images) for spec in specs]
     save(settings.out / "fig3.png", picture(images, found))
     report(settings, data.name, len(images), found)
     for line in sentences(found):
-        Console().print(line)
-    Console().print(f"The figure is at {settings.out / 'fig3.png'}")
+        terminal().print(line)
+    say_place(terminal(), "The figure is at", settings.out / "fig3.png")
 
 
 @torch.no_grad()

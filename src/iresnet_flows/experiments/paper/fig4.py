@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from iresnet_flows.errors import UsageError
@@ -33,6 +32,7 @@ from iresnet_flows.experiments.paper.log_dets import ROUNDING
 from iresnet_flows.experiments.paper.trainings import each_trained
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["study"]
@@ -84,7 +84,7 @@ def study(settings: Settings) -> None:
     seeds = settings.seeds or (0,)
     if len(seeds) > 1:
         raise UsageError(f"fig4 is of one seed, got {len(seeds)}: give --seed once.")
-    effort, console = EFFORTS[settings.scale], Console()
+    effort, console = EFFORTS[settings.scale], terminal()
     flows = [
         Flow(
             *(model, c, seeds[0], effort, settings.minutes),
@@ -101,7 +101,7 @@ def study(settings: Settings) -> None:
         console.print(terminal_table(heads, rows))
     for line in sentences(found):
         console.print(line)
-    console.print(f"The figure is at {settings.out / 'fig4.png'}")
+    say_place(console, "The figure is at", settings.out / "fig4.png")
 
 
 def picture(found: Sequence[Outcome]) -> Figure:

@@ -6,7 +6,6 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.console import Console
 from torch import Tensor
 
 from iresnet_flows.errors import UsageError
@@ -18,6 +17,7 @@ from iresnet_flows.experiments.images.specs import begin, in_parallel
 from iresnet_flows.experiments.paper.table4 import MODELS
 from iresnet_flows.experiments.storage import write_json
 from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["TEMPERATURES", "study"]
@@ -40,7 +40,7 @@ def study(settings: Settings) -> None:
     seed = (settings.seeds or (0,))[0]
     data = data_of(settings.scale, settings.data_dir)[-1]
     specs = [planned(settings, data, model, seed) for model in models]
-    console = Console()
+    console = terminal()
     if missing := [spec for spec in specs if not spec.is_done()]:
         begin(missing, [data], settings.resume)
         list(in_parallel(missing, settings.jobs, console, "densities", perform))
@@ -68,7 +68,7 @@ def study(settings: Settings) -> None:
         "rows": found,
     }
     write_json(settings.out / "fig5.json", record)
-    console.print(f"The figure is at {settings.out / 'fig5.png'}")
+    say_place(console, "The figure is at", settings.out / "fig5.png")
 
 
 def row(outcome: Outcome, title: str, average: float | None) -> dict[str, Any]:

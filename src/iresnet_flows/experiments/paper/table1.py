@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from iresnet_flows.experiments.comparison.contenders import chosen
 from iresnet_flows.experiments.comparison.report import terminal_report
 from iresnet_flows.experiments.paper.comparisons import compared
 from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["MODELS", "study"]
 
@@ -26,7 +25,7 @@ def study(settings: Settings) -> None:
         DataError: The data are missing or cannot be used.
         UsageError: A model is unknown.
     """
-    console = Console()
+    console = terminal()
     results = compared(
         settings,
         DATA[settings.scale],
@@ -37,4 +36,4 @@ def study(settings: Settings) -> None:
     )
     for part in terminal_report(results):
         console.print(part)
-    console.print(f"The page is at {settings.out / 'report.html'}")
+    say_place(console, "The page is at", settings.out / "report.html")

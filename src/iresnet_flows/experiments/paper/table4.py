@@ -11,7 +11,6 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from iresnet_flows.experiments.drawing import COLOURS, save
@@ -27,6 +26,7 @@ from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, in_paral
 from iresnet_flows.experiments.markdown import markdown_table, number
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["MODELS", "study"]
@@ -86,12 +86,12 @@ def study(settings: Settings) -> None:
         for model in models
     ]
     begin(specs, data, settings.resume)
-    console, outcomes = Console(), list[Outcome]()
+    console, outcomes = terminal(), list[Outcome]()
     for outcome in in_parallel(specs, settings.jobs, console, "densities", perform):
         outcomes.append(outcome)
         write(settings, specs, outcomes)
     console.print(terminal_table(rows(settings, outcomes)))
-    console.print(f"The table is at {settings.out / 'table4.md'}")
+    say_place(console, "The table is at", settings.out / "table4.md")
 
 
 def rows(settings: Settings, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
