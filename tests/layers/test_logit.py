@@ -34,3 +34,12 @@ def test_far_latents_give_finite_log_dets_and_gradients_in_float32():
 def test_an_alpha_out_of_range_is_refused(alpha):
     with pytest.raises(ValueError, match=r"alpha must lie in \(0, 0.5\), got"):
         Logit(alpha)
+
+
+@pytest.mark.parametrize(("end", "said"), [(255.0, "0 to 255"), (-0.2, "-0.2 to 0")])
+def test_values_outside_of_the_interval_are_refused_with_their_range(end, said):
+    x = torch.zeros(2, 3)
+    x[1, 1] = end
+    for call in (Logit(), Logit().transform, torch.func.vmap(Logit().transform)):
+        with pytest.raises(ValueError, match=f"lie in .* got {said}: scale it"):
+            call(x)

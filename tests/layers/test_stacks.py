@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
-from iresnet_flows.layers import ElementwiseAffine, Layer, Stack
+from iresnet_flows.layers import ElementwiseAffine, Inverted, Layer, Stack
 
 
 def block(context_features=None):
@@ -34,6 +34,12 @@ def test_the_first_layer_is_applied_first():
     layers = [block(), block()]
     x = torch.randn(5, 2)
     assert torch.equal(Stack(layers).transform(x), layers[1].transform(layers[0].transform(x)))
+
+
+def test_a_branch_is_no_layer():
+    for make in (Inverted, lambda layer: Stack([layer])):
+        with pytest.raises(TypeError, match="got LipschitzMLP"):
+            make(LipschitzMLP(2))
 
 
 def test_no_layers_are_the_identity():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers.contract import Layer, require_layer
 
 __all__ = ["Inverted"]
 
@@ -17,6 +17,9 @@ class Inverted(Layer):
 
     Arguments:
         layer: The other layer.
+
+    Raises:
+        TypeError: The layer is none.
 
     References:
         Lu et al., Implicit Normalizing Flows, 2021.
@@ -32,7 +35,7 @@ class Inverted(Layer):
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer = require_layer(layer)
         self.context_features = layer.context_features
 
     def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:

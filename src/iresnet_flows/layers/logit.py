@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from iresnet_flows.checks import check_tensor
+from iresnet_flows.concrete import concrete
 from iresnet_flows.layers.contract import Layer
 
 __all__ = ["Logit"]
@@ -16,7 +18,7 @@ __all__ = ["Logit"]
 class Logit(Layer):
     r"""The map :math:`y = \operatorname{logit}(\alpha + (1 - 2 \alpha)\, x)` of each entry.
 
-    Holds for x in [0, 1], as pixels are; outside, the logarithms are not finite. The log-det is
+    Holds for x in [0, 1], as pixels are. The log-det is
     :math:`\sum \log \frac{1 - 2 \alpha}{p (1 - p)}` with :math:`p = \alpha + (1 - 2 \alpha) x`.
 
     Arguments:
@@ -26,7 +28,7 @@ class Logit(Layer):
         x and y ``(B, *event)``, logabsdet (B,) in nats.
 
     Raises:
-        ValueError: alpha is out of range.
+        ValueError: alpha or x is out of range.
 
     References:
         Dinh et al., Density Estimation Using Real NVP, 2017.
@@ -53,7 +55,13 @@ class Logit(Layer):
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         check_tensor("x", x)
-        return (self.alpha + (1 - 2 * self.alpha) * x).logit()
+        y = (self.alpha + (1 - 2 * self.alpha) * x).logit()
+        if not torch.compiler.is_compiling() and not concrete(y.isfinite()).all():
+            least, most = (float(end) for end in concrete(x).aminmax())
+            raise ValueError(
+                f"x must lie in [0, 1], as pixels / 255 do, got {least:g} to {most:g}: scale it."
+            )
+        return y
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         check_tensor("y", y)

@@ -53,7 +53,7 @@ def side_by_side(steps: int, peers: Sequence[Contestant]) -> list[Row]:
 
 
 def worst_excess(contestant: Contestant, steps: int, called: bool) -> float:
-    """The product of the layers' norms over that of their stated bounds, the largest at any moment.
+    """The largest product of the layers' norms over that of their stated bounds, at any moment.
 
     Adam drives the differences of g apart, and halfway all weights grow at once.
 
