@@ -210,7 +210,7 @@ def test_a_step_between_forward_and_inverse_takes_the_new_parameters(name):
     # A backward through what the step has changed is refused, and not wrong.
     y, logabsdet = block(x, *contexts)
     optimizer.step()
-    with pytest.raises(RuntimeError, match=r"modified (by an )?inplace"):
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         (y.sum() + logabsdet.sum()).backward()
 
 

@@ -100,7 +100,8 @@ class LayeredBranch(BoundedBranch):
         weights, slope = tuple(self.weights), self.slope()
         bounds = self.norms(*weights)
         last, product = constrain(weights, bounds, self.lipschitz / slope, self.norms.function)
-        return (*weights[:-1], last), product * slope
+        # Copies, for what is made of them may be evaluated after a step that changes the weights.
+        return (*(weight.clone() for weight in weights[:-1]), last), product * slope
 
     def conditioned(
         self, context: Tensor | None
