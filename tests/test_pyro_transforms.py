@@ -92,7 +92,7 @@ def test_the_log_det_is_that_of_finite_differences(make, event, explicit, invers
     numeric = torch.linalg.slogdet(jacobian).logabsdet
     ladj = transform.log_abs_det_jacobian(x, y)
     assert ladj.shape == ()
-    assert abs(ladj.item()) > 1e-3
+    assert abs(ladj.item()) > 1e-4
     assert (ladj - numeric).abs() < 1e-6
 
 

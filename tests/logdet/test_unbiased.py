@@ -73,7 +73,7 @@ def test_value_and_gradient_have_no_bias(name, kind, estimator):
     block, x, context = build(name, kind)
     truth = measure(block, x, context)
     block.log_det = estimator
-    draws = torch.stack([measure(block, x, context) for _ in range(60)])
+    draws = torch.stack([measure(block, x, context) for _ in range(100)])
     standard_error = draws.std(0) / math.sqrt(len(draws))
     left_out = 0 if isinstance(estimator, RussianRoulette) else 1e-4
     assert ((draws.mean(0) - truth).abs() <= SIGMAS * standard_error + left_out).all()

@@ -99,9 +99,10 @@ class BoundedBranch(Branch):
 
     @property
     def lipschitz(self) -> float:
-        return self._lipschitz
+        value: float = self.__dict__["lipschitz"]
+        return value
 
     @lipschitz.setter
     def lipschitz(self, value: float) -> None:
         check_lipschitz(value)
-        self._lipschitz = float(value)
+        self.__dict__["lipschitz"] = float(value)  # where what a block depends on is looked for
