@@ -10,7 +10,7 @@ import pytest
 import torch
 from cases import ACTIVATIONS, hostile
 
-from iresnet_flows import LipschitzMLP
+from iresnet_flows import LipschitzDenseNet, LipschitzMLP
 
 BRANCHES = {
     **{name: lambda name=name: LipschitzMLP(3, (8, 8), activation=name) for name in ACTIVATIONS},
@@ -212,3 +212,21 @@ def test_inputs_that_do_not_fit_are_refused_with_what_to_change(x, context, erro
 def test_contexts_that_do_not_fit_are_refused_with_what_to_change(context, error, message):
     with pytest.raises(error, match=message):
         LipschitzMLP(2, (8,), context_features=3)(torch.ones(5, 2), context)
+
+
+@pytest.mark.parametrize(("factor", "held"), [(3.0, True), (0.1, False)])
+@pytest.mark.parametrize("make", [LipschitzMLP, LipschitzDenseNet])
+def test_the_gradients_in_the_weights_are_those_of_finite_differences(make, factor, held):
+    g = make(2, (4, 6), activation="tanh").double()
+    with torch.no_grad():
+        for weight in g.weights:
+            weight.copy_(factor * torch.randn_like(weight))
+    assert (g.lipschitz_bound() > 0.85) == held
+    names, weights = zip(*g.named_parameters())
+    x = torch.randn(3, 2, dtype=torch.float64)
+
+    def value(*weights):
+        return torch.func.functional_call(g, dict(zip(names, weights)), x)
+
+    assert torch.autograd.gradcheck(value, weights)
+    assert torch.autograd.gradgradcheck(value, weights, atol=1e-4)
