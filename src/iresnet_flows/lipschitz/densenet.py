@@ -115,15 +115,12 @@ class LipschitzDenseNet(VectorBranch):
     def constrained_each(self, limits: Sequence[float]) -> tuple[tuple[Tensor, ...], Tensor]:
         """The weights, each shrunk below its limit, and the norm that each then has at most."""
         values, slopes = self.norms(*self.weights)
-        weights, sizes = zip(
-            *(
-                constrain([weight], Bounds(value[None], (slope,)), limit, self.norms.function)
-                for weight, value, slope, limit in zip(
-                    self.weights, values.unbind(), slopes, limits, strict=True
-                )
-            ),
-            strict=True,
-        )
+        each = zip(self.weights, values.unbind(), slopes, limits, strict=True)
+        pairs = [
+            constrain([weight], Bounds(value[None], (slope,)), limit, self.norms.function)
+            for weight, value, slope, limit in each
+        ]
+        weights, sizes = zip(*pairs, strict=True)
         return weights, torch.stack(sizes)
 
     def shares(self) -> Tensor:

@@ -18,6 +18,7 @@ from iresnet_flows.models import (
     i_revnet_classifier,
     vanilla_classifier,
 )
+from iresnet_flows.models.classifiers import KERNELS
 
 __all__ = ["CLAIMS", "CLASSIFIERS"]
 
@@ -30,8 +31,8 @@ COEFFICIENTS = {
 }
 """The papers' coefficient c of a convolution, by name."""
 
-CLAIMS = {name: c**3 for name, c in COEFFICIENTS.items()}
-"""The bound that a branch of three convolutions then has."""
+CLAIMS = {name: c ** len(KERNELS) for name, c in COEFFICIENTS.items()}
+"""The bound that a branch then has."""
 
 Make = Callable[[Shape, int], nn.Module]
 

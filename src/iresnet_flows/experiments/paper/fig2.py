@@ -18,7 +18,7 @@ from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.paper.comparisons import compared
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings
-from iresnet_flows.experiments.terminal import terminal
+from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 from iresnet_flows.nflows import InvertibleResidualFlow
 
@@ -83,7 +83,8 @@ def study(settings: Settings) -> None:
         "rows": [{"data": group.data.name, **row} for group in groups for row in group.rows],
     }
     write_json(settings.out / "fig2.json", record)
-    console.print(f"{table}\n\nThe figure is at {settings.out / 'fig2.png'}", soft_wrap=True)
+    console.print(f"{table}\n", soft_wrap=True)
+    say_place(console, "The figure is at", settings.out / "fig2.png")
 
 
 def tabulated(groups: list[Group]) -> tuple[list[str], list[list[str]]]:
