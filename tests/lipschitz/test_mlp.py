@@ -41,7 +41,7 @@ def train_hostilely(g: LipschitzMLP) -> None:
         context = torch.randn(32, g.context_features, dtype=x.dtype)
     for _ in range(50):
         optimizer.zero_grad()
-        (g(x, context) - 100 * x).square().mean().backward()
+        (g(x, context) - g(x + 0.1, context)).square().mean().neg().backward()
         optimizer.step()
 
 
@@ -64,7 +64,7 @@ def test_the_bound_holds_at_first_and_after_hostile_steps_in_either_dtype(make, 
     check_bound(g, rounding)
     train_hostilely(g)
     check_bound(g, rounding)
-    assert g.lipschitz_bound() > 0.6 * g.lipschitz
+    assert g.lipschitz_bound() > 0.9 * g.lipschitz
 
 
 @each_branch
