@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_features
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
-from iresnet_flows.lipschitz.norms import Bounds, constrain
+from iresnet_flows.lipschitz.norms import Bounds, matrix_norms
 from iresnet_flows.maps.dense_nets import DensePerceptron
 from iresnet_flows.maps.linear import Matrix
 
@@ -32,16 +33,18 @@ class LipschitzDenseNet(VectorBranch):
 
     .. math:: h_0 = x , \quad
               h_i = \begin{bmatrix} \cos\alpha_i\, h_{i-1} \\
-              \sin\alpha_i\, s_i\, a(\tilde W_i h_{i-1} + b_i + U_i c) \end{bmatrix} , \quad
-              g(x; c) = \tilde W_L h_{L-1} + b_L + U_L c
+              \sin\alpha_i\, s_i\, a(W_i h_{i-1} + b_i + U_i c) \end{bmatrix} , \quad
+              g(x; c) = \min\!\Big(1, \frac{\ell}{\hat\sigma(W_L) \prod_i r_i}\Big)\, W_L h_{L-1}
+              + b_L + U_L c
 
     with :math:`s_i = \cos(S_i c)`. Each layer hands on all that it was given and adds features.
-    For a layer :math:`f` with constant :math:`\ell`, the pair :math:`[\eta x; \nu f(x)]` has at
-    most :math:`\sqrt{\eta^2 + \nu^2 \ell^2}`, which is one at most on the unit circle if
-    :math:`\ell \leq 1`. So the hidden matrices are bounded by one over the slope of the
-    activation, and the last by that of the whole branch: :math:`\tilde W_i` is
-    :math:`W_i \min(1, \ell_i / \hat\sigma(W_i))`, a function of the present weights and of nothing
-    else. The angles :math:`\alpha_i` are learned and free, and start at equal shares.
+    With k the slope of its activation its constant is at most
+
+    .. math:: r_i = \sqrt{\cos^2\alpha_i + (k\, \hat\sigma(W_i) \sin\alpha_i)^2} ,
+
+    and the product of all is what is bounded by :math:`\ell`, as in `LipschitzMLP`: a function of
+    the present weights and of nothing else. The angles :math:`\alpha_i` are learned and free, and
+    start at equal shares.
 
     With one or two hidden layers the trace of the Jacobian is exact at the price of a product or
     so. The input itself reaches the last layer, so that no narrower layer cuts the determinant.
@@ -89,8 +92,9 @@ class LipschitzDenseNet(VectorBranch):
         entries = [h // k for h, k in zip(hidden_features, copies, strict=True)]
         inputs = accumulate(hidden_features, initial=features)
         shapes = list(zip([*entries, features], inputs, strict=True))
+        norms = partial(dense_norms, [a.slope for a in activations])
         super().__init__(
-            features, hidden_features, shapes, lipschitz, context_features, activations
+            features, hidden_features, shapes, norms, lipschitz, context_features, activations
         )
         self.angles = nn.Parameter(torch.empty(len(activations)))
         self.reset_parameters()
@@ -101,29 +105,45 @@ class LipschitzDenseNet(VectorBranch):
 
     def at(self, context: Tensor | None = None) -> LipschitzDensePerceptron:
         """The branch with its constrained weights and its context in place."""
-        slopes = [a.slope for a in self.each_activation()]
-        weights, sizes = self.constrained_each([*(1 / slope for slope in slopes), self.lipschitz])
-        shares = self.shares()
-        kept, added = shares.detach().double().unbind(1)
-        reach = sizes[:-1] * sizes.new_tensor(slopes)
-        bound = (kept.square() + (added * reach).square()).sqrt().prod() * sizes[-1]
-
+        weights, bound = self.constrained()
         biases, activations = self.conditioned(context)
         maps = tuple(Matrix(weight) for weight in weights)
-        return LipschitzDensePerceptron(maps, biases, activations, shares, bound)
+        return LipschitzDensePerceptron(maps, biases, activations, self.shares(), bound)
 
-    def constrained_each(self, limits: Sequence[float]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The weights, each shrunk below its limit, and the norm that each then has at most."""
-        values, slopes = self.norms(*self.weights)
-        each = zip(self.weights, values.unbind(), slopes, limits, strict=True)
-        pairs = [
-            constrain([weight], Bounds(value[None], (slope,)), limit, self.norms.function)
-            for weight, value, slope, limit in each
-        ]
-        weights, sizes = zip(*pairs, strict=True)
-        return weights, torch.stack(sizes)
+    def constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        return self.shrunk((self.angles, *self.weights), self.lipschitz)
 
     def shares(self) -> Tensor:
         """What each layer keeps and adds, on the unit circle, or within it by a rounding error."""
         within = 1 - 4 * torch.finfo(self.angles.dtype).eps
         return within * torch.stack((self.angles.cos(), self.angles.sin()), 1)
+
+
+def dense_norms(slopes: Sequence[float], parameters: Sequence[Tensor]) -> Bounds:
+    r"""The bounds r of the hidden layers of a dense net, and that of its last matrix.
+
+    The gradient of :math:`\log r = \frac12 \log(\cos^2\alpha + s^2 \sin^2\alpha)`, with s the
+    norm times the slope, is a share of that of :math:`\log s`, and in the angle
+    :math:`(s^2 - 1) \sin\alpha \cos\alpha / r^2`.
+
+    Arguments:
+        slopes: Those of the activations.
+        parameters: The angles and the matrices.
+    """
+    angles, *weights = parameters
+    norms, gradients = matrix_norms(weights)
+    kept, added = angles.double().cos(), angles.double().sin()
+    steep = norms[:-1] * norms.new_tensor(slopes)
+    squares = kept.square() + (added * steep).square()
+    turned = (steep.square() - 1) * added * kept / squares
+    shares = torch.cat(((added * steep).square() / squares, norms.new_ones(1)))
+    return Bounds(
+        torch.cat((squares.sqrt(), norms[-1:])),
+        (
+            turned.to(angles.dtype),
+            *(
+                share.to(slope.dtype) * slope
+                for share, slope in zip(shares.unbind(), gradients, strict=True)
+            ),
+        ),
+    )

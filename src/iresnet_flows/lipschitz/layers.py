@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_context, check_input, check_widths
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import BoundedBranch
-from iresnet_flows.lipschitz.norms import Norms, constrain, matrix_norms
+from iresnet_flows.lipschitz.norms import Norms, constrain
 from iresnet_flows.maps.perceptrons import Nonlinearity, Scaled
 from iresnet_flows.remembered import Remembered
 
@@ -49,7 +49,7 @@ class LayeredBranch(BoundedBranch):
 
     Arguments:
         shapes: Those of the weights; the first number is that of the layer's entries.
-        norms: What gives the `Bounds` of all weights, such as `matrix_norms`.
+        norms: What gives the `Bounds` of what they depend on, such as `matrix_norms`.
         lipschitz: The bound of the whole branch, in (0, 1).
         context_features: The dimension of the context, or None.
         activations: For each layer but the last.
@@ -97,11 +97,22 @@ class LayeredBranch(BoundedBranch):
 
     def constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """The weights, the last one shrunk for the bound, and what the branch then has."""
-        weights, slope = tuple(self.weights), self.slope()
-        bounds = self.norms(*weights)
-        last, product = constrain(weights, bounds, self.lipschitz / slope, self.norms.function)
+        slope = self.slope()
+        weights, product = self.shrunk(tuple(self.weights), self.lipschitz / slope)
+        return weights, product * slope
+
+    def shrunk(
+        self, parameters: tuple[Tensor, ...], limit: float
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The weights for a product of bounds below the limit, and the product that it then is.
+
+        Arguments:
+            parameters: What the bounds depend on; the last weight comes last.
+            limit: What the product is at most.
+        """
+        last, product = constrain(parameters, self.norms(*parameters), limit, self.norms.function)
         # Copies, for what is made of them may be evaluated after a step that changes the weights.
-        return (*(weight.clone() for weight in weights[:-1]), last), product * slope
+        return (*(weight.clone() for weight in self.weights[:-1]), last), product
 
     def conditioned(
         self, context: Tensor | None
@@ -143,11 +154,12 @@ class VectorBranch(LayeredBranch):
         features: int,
         hidden_features: Sequence[int],
         shapes: Sequence[tuple[int, int]],
+        norms: Norms,
         lipschitz: float,
         context_features: int | None,
         activations: Sequence[Activation],
     ) -> None:
-        super().__init__(shapes, matrix_norms, lipschitz, context_features, activations)
+        super().__init__(shapes, norms, lipschitz, context_features, activations)
         self.features = features
         self.hidden_features = tuple(hidden_features)
 

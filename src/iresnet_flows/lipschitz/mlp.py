@@ -10,6 +10,7 @@ from torch import Tensor
 from iresnet_flows.checks import check_features
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
+from iresnet_flows.lipschitz.norms import matrix_norms
 from iresnet_flows.maps.linear import Matrix
 from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes
 
@@ -82,7 +83,13 @@ class LipschitzMLP(VectorBranch):
         activations = make_activations(hidden_features, activation)
         shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
         super().__init__(
-            features, hidden_features, shapes, lipschitz, context_features, activations
+            features,
+            hidden_features,
+            shapes,
+            matrix_norms,
+            lipschitz,
+            context_features,
+            activations,
         )
         self.reset_parameters()
 

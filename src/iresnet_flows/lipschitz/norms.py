@@ -27,11 +27,12 @@ NARROW = 32  # up to here float64 costs no more, and needs fewer steps
 
 
 class Bounds(NamedTuple):
-    r"""Bounds of the norms of weights and how they change, both differentiable.
+    r"""Bounds of the constants of layers and how they change, both differentiable.
 
     Arguments:
-        values: The bounds :math:`\hat\sigma_i`, in float64, one for each weight.
-        slopes: The gradient of :math:`\log \hat\sigma_i` in each weight, in its shape and dtype.
+        values: The bounds, in float64; for `matrix_norms`, of the norms, :math:`\hat\sigma_i`.
+        slopes: The gradient of the logarithm of their product in each tensor that they depend on,
+            in its shape and dtype.
     """
 
     values: Tensor
@@ -194,7 +195,7 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
 
 
 class Shrink(torch.autograd.Function):
-    r"""The last weight times :math:`s = \min(1, \ell / \prod_i \hat\sigma(W_i))`, at hand.
+    r"""The last weight times :math:`s = \min(1, \ell / \prod_i r_i)`, at hand, with bounds r.
 
     An ordinary backward uses the slopes at hand. One that is itself recorded computes them anew,
     so that second derivatives exist, also where singular values coincide and those of a singular
@@ -235,21 +236,22 @@ def shrinkage(bounds: Tensor, limit: float) -> tuple[Tensor, Tensor]:
 
 
 def constrain(
-    weights: Sequence[Tensor], bounds: Bounds, limit: float, norms: Norms
+    parameters: Sequence[Tensor], bounds: Bounds, limit: float, norms: Norms
 ) -> tuple[Tensor, Tensor]:
-    """The last weight, shrunk for a product of norms below the limit, and that product's bound.
+    """The last weight, shrunk for a product of bounds below the limit, and what that then is.
 
     Arguments:
-        weights: Matrices, or kernels.
-        bounds: Those of their norms.
+        parameters: What the bounds depend on; the last one is a matrix or kernel, and its norm
+            one of the bounds.
+        bounds: What they are.
         limit: What the product is at most.
         norms: What gave the bounds.
     """
     # Scaling rounds too, and so does the product.
-    last = weights[-1]
+    last = parameters[-1]
     terms = max(last.shape[:2]) * math.prod(last.shape[2:])
     slack = 1 + 2 * terms * torch.finfo(last.dtype).eps
     within = limit / slack * (1 - 1e-12)
     scale, product = shrinkage(bounds.values, within)
-    shrunk = Shrink.apply(norms, within, scale.to(last.dtype), *weights, *bounds.slopes)
+    shrunk = Shrink.apply(norms, within, scale.to(last.dtype), *parameters, *bounds.slopes)
     return shrunk, product * slack
