@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from iresnet_flows.errors import UsageError
 
-__all__ = ["cores", "each_in_parallel", "on_threads", "torch_device", "workers"]
+__all__ = ["cores", "each_in_parallel", "on_threads", "stopwatch", "torch_device", "workers"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,6 +44,16 @@ def on_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def stopwatch(device: str) -> Callable[[], float]:
+    """What a budget of time is read from, in seconds.
+
+    On one thread of a CPU it is the time of the processor, for other work on the machine should
+    cost a training no steps; otherwise that of the wall clock.
+    """
+    alone = device == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
 
 
 def torch_device(name: str) -> torch.device:

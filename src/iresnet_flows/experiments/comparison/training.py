@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -20,6 +19,7 @@ from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.checkpoints import Checkpoints
 from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.data.datasets import Dataset
+from iresnet_flows.experiments.machines import stopwatch
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
 
@@ -31,7 +31,7 @@ CLIP = 5.0
 VALIDATIONS = 50
 PATIENCE = 20
 HELD_ROWS = 2048
-DECAYED_ROWS = 1500
+DECAYED_ROWS = 5000
 EVALUATION_SEED = 1
 CHECKPOINT = "last.ckpt"
 
@@ -42,8 +42,7 @@ Progress: TypeAlias = Callable[[float, str], None]
 class Training(lightning.LightningModule):
     """Maximum likelihood with AdamW, the learning rate decaying linearly over the budget.
 
-    A contender's weight decay is that for up to 1500 rows; with N more it is 1500 / N of it, as a
-    prior weighs against the data.
+    A contender's weight decay is for few rows, up to 5000; with more there is none.
 
     Arguments:
         flow: An nflows `Flow` in model space.
@@ -70,7 +69,8 @@ class Training(lightning.LightningModule):
         self.best_weights: dict[str, Any] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        decay = self.contender.weight_decay * min(1.0, DECAYED_ROWS / len(self.dataset.train))
+        few = len(self.dataset.train) <= DECAYED_ROWS
+        decay = self.contender.weight_decay if few else 0.0
         return torch.optim.AdamW(
             self.flow.parameters(), lr=self.contender.learning_rate, weight_decay=decay
         )
@@ -122,8 +122,10 @@ class Training(lightning.LightningModule):
 class Clock(Callback):
     """Keeps the time, sets the learning rate, validates, and ends the training.
 
-    The time is the processor's on a CPU, for other work on the machine should cost no contender
-    its steps.
+    Arguments:
+        folder: Where its checkpoint stands.
+        now: Gives the time in seconds.
+        progress: Is told after each step.
     """
 
     def __init__(self, folder: Path, now: Callable[[], float], progress: Progress) -> None:
@@ -204,7 +206,7 @@ def fit(training: Training, folder: Path, device: str, progress: Progress) -> No
             accelerator=device,
             devices=1,
             max_epochs=-1,
-            callbacks=[Clock(folder, clock(device), progress)],
+            callbacks=[Clock(folder, stopwatch(device), progress)],
             plugins=[Checkpoints()],
             gradient_clip_val=CLIP,
             limit_val_batches=0,
@@ -223,10 +225,6 @@ def fit(training: Training, folder: Path, device: str, progress: Progress) -> No
 
     training.flow.load_state_dict(training.best_weights)
     training.cpu().eval()
-
-
-def clock(device: str) -> Callable[[], float]:
-    return time.process_time if device == "cpu" else time.perf_counter
 
 
 def prepared(dataset: Dataset, rows: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -35,26 +34,33 @@ class Clock(Callback):
 
     Arguments:
         folder: Where log and checkpoint stand.
+        now: Gives the time in seconds.
         progress: Is told after each step.
         seconds: The time between checkpoints.
         steps: The steps between them, or None.
     """
 
     def __init__(
-        self, folder: Path, progress: Progress, seconds: float, steps: int | None
+        self,
+        folder: Path,
+        now: Callable[[], float],
+        progress: Progress,
+        seconds: float,
+        steps: int | None,
     ) -> None:
         self.folder = folder
+        self.now = now
         self.progress = progress
         self.seconds = seconds
         self.steps = steps
-        self.now = self.saved = 0.0
+        self.last = self.saved = 0.0
         self.course: Log | None = None
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         training = cast("Training", pl_module)
-        self.now = time.perf_counter()
+        self.last = self.now()
         self.saved = training.seconds
         if trainer.is_global_zero:
             self.course = Log(self.folder, training.steps)
@@ -93,11 +99,11 @@ class Clock(Callback):
 
     def tick(self, trainer: lightning.Trainer, training: Training) -> None:
         """Add the time since the last call, that of the first rank for all of them."""
-        now = time.perf_counter()
-        seconds = training.seconds + now - self.now
+        now = self.now()
+        seconds = training.seconds + now - self.last
         if trainer.world_size > 1:
             seconds = trainer.strategy.broadcast(seconds)
-        training.seconds, self.now = seconds, now
+        training.seconds, self.last = seconds, now
 
     def is_due(self, training: Training) -> bool:
         by_steps = self.steps is not None and training.steps % self.steps == 0

@@ -49,6 +49,7 @@ from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
+from iresnet_flows.experiments.machines import stopwatch
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
 
@@ -188,7 +189,8 @@ def train(
     batches = Batches(data.train, size, seed, recipe.shift, recipe.flip)
     training = Training(build(recipe, data, seed), recipe, task, batches, budget, seed).train()
     seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
-    clock = Clock(folder, progress, seconds, checkpoint_steps)
+    now = stopwatch(machine.device)
+    clock = Clock(folder, now, progress, seconds, checkpoint_steps)
     run(training, clock, machine, folder / CHECKPOINT if resume else None)
 
     model = training.result()
