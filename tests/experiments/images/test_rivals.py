@@ -1,5 +1,6 @@
 """The rivals of Table 4: what every density promises."""
 
+import math
 from functools import partial
 
 import pytest
@@ -18,6 +19,7 @@ from iresnet_flows.experiments.images.architectures import (
     glow,
     nice,
     realnvp,
+    residual,
 )
 from iresnet_flows.experiments.images.catalogue import recipes
 from iresnet_flows.experiments.images.densities import DENSITIES
@@ -120,6 +122,28 @@ def test_training_starts_and_gains(family):
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
+
+
+def test_residual_blocks_of_normflows_score_within_their_noise_of_the_dense_jacobian():
+    pytest.importorskip("normflows")
+    torch.manual_seed(0)
+    model = residual(GREY, 4, depth=2).double()
+    model.train().log_prob(torch.rand(20, *GREY).double())
+    recipe = RIVALS["quick"]["normflows-residual"]
+    recipe.after_step(hostile(model, 0.1))
+    x = torch.rand(1, *GREY, dtype=torch.float64)
+
+    def latents(flat):
+        return model.eval().transform(model.logit.transform(flat.reshape(1, *GREY)))[0][0]
+
+    flat = x.flatten()
+    jacobian = torch.autograd.functional.jacobian(latents, flat)
+    z = latents(flat)
+    expected = -(z.square().sum() + len(flat) * math.log(2 * math.pi)) / 2
+    expected = expected + torch.linalg.slogdet(jacobian).logabsdet
+    draws = torch.stack([model.log_prob(x)[0].detach() for _ in range(400)])
+    assert draws.std() > 0
+    assert (draws.mean() - expected).abs() < 5 * draws.std() / len(draws) ** 0.5
 
 
 @pytest.mark.parametrize("name", RIVALS["quick"])

@@ -241,6 +241,21 @@ def test_average_is_that_of_the_weights_after_each_step(tmp_path, monkeypatch):
     assert torch.equal(found["layers.1.running_mean"], seen[-1]["layers.1.running_mean"])
 
 
+def test_what_a_library_asks_for_after_a_step_is_done_after_each(tmp_path):
+    norms = []
+
+    def halve(model):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.5)
+        norms.append(max(float(p.detach().norm()) for p in model.parameters()))
+
+    recipe = dataclasses.replace(CLASSIFIER, average=None, after_step=halve)
+    run = train(recipe, Classification(), image_set(), tmp_path, Budget(steps=3), seed=0)
+    assert len(norms) == 3
+    assert max(float(p.detach().norm()) for p in run.model.parameters()) == norms[-1]
+
+
 def test_clipping_bounds_the_step(tmp_path):
     recipe = dataclasses.replace(
         CLASSIFIER,

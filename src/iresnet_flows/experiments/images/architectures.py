@@ -1,4 +1,4 @@
-"""The families of densities that i-ResNet is compared with, made of the layers of nflows.
+"""The families of densities that i-ResNet is compared with, made of the layers of other libraries.
 
 All of them begin with the logit of the pixels and end with a learned scale and shift of each
 latent, an ActNorm. That is ours and not nflows', so that it starts alike on many devices.
@@ -21,13 +21,13 @@ from nflows.transforms.reshape import SqueezeTransform
 from torch import Tensor, nn
 
 from iresnet_flows.bridge import to_nflows
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import MissingExtra, UsageError
 from iresnet_flows.experiments.images.hosted import Flatten, HostedDensity
 from iresnet_flows.experiments.images.recipes import Shape
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.layers import ActNorm
 
-__all__ = ["autoregressive", "ffjord", "glow", "nice", "realnvp"]
+__all__ = ["autoregressive", "ffjord", "glow", "nice", "realnvp", "residual"]
 
 TOLERANCE = 1e-3
 
@@ -64,6 +64,26 @@ def glow(
             yield to_nflows(ActNorm(channels))
             yield OneByOneConvolution(channels)
             yield AffineCouplingTransform(half, partial(net, width << level, blocks))
+
+    return multiscale(shape, levels, steps)
+
+
+def residual(shape: Shape, width: int, levels: int = 2, depth: int = 8) -> HostedDensity:
+    """normflows' residual blocks with convolutions of sizes 3, 1 and 3, and ActNorm before each.
+
+    Raises:
+        MissingExtra: normflows is not installed.
+    """
+    try:
+        import normflows as nf
+    except ImportError as error:
+        raise MissingExtra("normflows", "normflows") from error
+
+    def steps(channels: int, _level: int) -> Iterator[Transform]:
+        for _ in range(depth):
+            branch = nf.nets.LipschitzCNN([channels, width, width, channels], [3, 1, 3])
+            yield to_nflows(ActNorm(channels))
+            yield to_nflows(nf.flows.Residual(branch))
 
     return multiscale(shape, levels, steps)
 

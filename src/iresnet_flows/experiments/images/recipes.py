@@ -56,6 +56,7 @@ class Recipe:
             None.
         shift: The most pixels that a training image is moved by in each direction.
         flip: Whether half of the training images are mirrored.
+        after_step: What its library asks for after each step of the optimiser, or None.
     """
 
     name: str
@@ -70,3 +71,4 @@ class Recipe:
     average: float | None = None
     shift: int = 0
     flip: bool = False
+    after_step: Callable[[nn.Module], None] | None = None

@@ -8,12 +8,14 @@ from functools import partial
 from torch import nn
 from torch.optim import Adam, Adamax
 
+from iresnet_flows.experiments.comparison.contenders.libraries import update_normflows
 from iresnet_flows.experiments.images.architectures import (
     autoregressive,
     ffjord,
     glow,
     nice,
     realnvp,
+    residual,
 )
 from iresnet_flows.experiments.images.densities import DENSITIES
 from iresnet_flows.experiments.images.recipes import Recipe, Shape
@@ -96,6 +98,17 @@ QUICK = (
         partial(Adam, lr=3e-3),
         batch=64,
     ),
+    Recipe(
+        "normflows-residual",
+        "Residual (normflows)",
+        "2 scales of 8 of normflows' Residual, LipschitzCNN of 3x3-1x1-3x3 and Swish, with its "
+        "defaults, ActNorm before each; update_lipschitz after each step; in training its log-det "
+        f"is a surrogate with the right gradient, not a value{SIZE}",
+        as_large_as_ours(residual),
+        partial(Adam, lr=1e-2),
+        batch=32,
+        after_step=update_normflows,
+    ),
 )
 PAPER = (
     Recipe(
@@ -154,6 +167,17 @@ PAPER = (
         of_width(1024, partial(autoregressive, layers=5)),
         partial(Adam, lr=1e-4),
         batch=100,
+    ),
+    Recipe(
+        "normflows-residual",
+        "Residual (normflows)",
+        "3 scales at most of 32 of normflows' Residual, LipschitzCNN of 3x3-1x1-3x3 of 512 "
+        "channels and Swish, with its defaults, ActNorm before each; update_lipschitz after each "
+        "step; in training its log-det is a surrogate with the right gradient, not a value",
+        of_width(512, partial(residual, levels=3, depth=32)),
+        partial(Adamax, lr=1e-3),
+        batch=64,
+        after_step=update_normflows,
     ),
 )
 RIVALS: dict[str, dict[str, Recipe]] = {

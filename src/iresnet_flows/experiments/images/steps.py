@@ -83,6 +83,8 @@ class Training(lightning.LightningModule):
     def finish_step(self) -> None:
         """What follows the optimiser's step."""
         self.steps += 1
+        if self.recipe.after_step is not None:
+            self.recipe.after_step(self.model)
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 

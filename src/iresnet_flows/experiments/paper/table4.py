@@ -1,4 +1,4 @@
-"""Table 4: densities of images by their bits for each dimension."""
+"""Table 4: densities of images by their bits for each dimension, and normflows' beside them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from iresnet_flows.experiments.versions import versions
 
 __all__ = ["MODELS", "study"]
 
-MODELS = ("i-resnet", "nice", "made", "maf", "realnvp", "glow", "ffjord")
+MODELS = ("i-resnet", "nice", "made", "maf", "realnvp", "glow", "ffjord", "normflows-residual")
 PAPER = {
     "mnist": {
         "nice": 4.36,
@@ -106,7 +106,7 @@ def rows(settings: Settings, outcomes: Sequence[Outcome]) -> list[dict[str, Any]
             "model": model,
             "title": density(model, settings.scale).title,
             **summary(groups[name, model]),
-            "paper": PAPER[name][model],
+            "paper": PAPER[name].get(model),
             "paper_verified": model in VERIFIED,
         }
         for name, model in order
@@ -178,12 +178,18 @@ def cells(row: dict[str, Any]) -> list[str]:
         (number(row["bits"], ".3f") or "none") + lost,
         number(row["image_error"], ".3f"),
         number(row["seed_error"], ".3f"),
-        f"{row['paper']:.2f}" + ("" if row["paper_verified"] else " (unverified)"),
+        published(row),
         number(row["parameters"], ","),
         number(row["steps"], ",.0f"),
         number(row["seconds"], ",.0f"),
         number(row["step_ms"], ",.0f"),
     ]
+
+
+def published(row: dict[str, Any]) -> str:
+    if row["paper"] is None:
+        return ""
+    return f"{row['paper']:.2f}" + ("" if row["paper_verified"] else " (unverified)")
 
 
 def terminal_table(found: Sequence[dict[str, Any]]) -> Table:
@@ -203,7 +209,7 @@ def curves(settings: Settings, outcomes: Sequence[Outcome]) -> Figure:
     FigureCanvasAgg(figure)
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         lowest = math.inf
-        for model, colour in zip(MODELS, COLOURS, strict=True):
+        for model, colour in zip(MODELS, (*COLOURS, "grey"), strict=True):
             label: str | None = density(model, settings.scale).title
             for outcome in outcomes:
                 if (outcome.data, outcome.model) == (name, model) and outcome.curve:

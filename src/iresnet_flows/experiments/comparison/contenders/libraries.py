@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
-from torch import Tensor
+from torch import Tensor, nn
 
 from iresnet_flows.experiments.comparison.contenders.guests import as_flow
 from iresnet_flows.experiments.comparison.contenders.recipes import Contender
@@ -36,7 +36,7 @@ def normflows_residual(features: int, width: int) -> Flow:
     return as_flow(nf.NormalizingFlow(base, layers), features)
 
 
-def update_normflows(flow: Flow) -> None:
+def update_normflows(flow: nn.Module) -> None:
     """Bring the weights of normflows' Lipschitz layers below their bound again."""
     from normflows.utils import update_lipschitz
 
