@@ -66,14 +66,14 @@ def alternating(layer: Callable[[int], TransformModule], count: int, features: i
     return parts
 
 
-def residual(features: int, blocks: int = 6, width: int = 64) -> list[Any]:
-    """Residual blocks of one hidden layer, each after a scale and a shift, then a full matrix.
+def residual(features: int, blocks: int = 4, width: int = 32) -> list[Any]:
+    """Residual blocks of two hidden layers, each after a scale and a shift, then a full matrix.
 
     Their log-dets are exact, for an estimated one would add its noise to the ELBO.
     """
     parts: list[Any] = []
     for _ in range(blocks):
-        block = invertible_residual(features, (width,), lipschitz=0.99, log_det=Exact())
+        block = invertible_residual(features, (width, width), lipschitz=0.99, log_det=Exact())
         parts += [LayerTransformModule(ElementwiseAffine(features)), block]
     return [*parts, to_pyro(LULinear(features), explicit="forward")]
 
