@@ -318,7 +318,15 @@ def test_an_embedding_net_is_trained_along():
     assert all(p.grad.abs().max() > 0 for p in estimator.embedding_net.parameters())
 
 
-def test_the_likelihood_gives_the_posterior_by_mcmc():
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("slice_np_vectorized", {"num_chains": 100, "warmup_steps": 3}),
+        ("nuts_pyro", {"num_chains": 1, "warmup_steps": 50}),  # which asks for gradients
+    ],
+    ids=["slices", "NUTS"],
+)
+def test_the_likelihood_gives_the_posterior_by_mcmc(method, options):
     theta = PRIOR.sample((1000,))
     trainer = NLE(
         PRIOR,
@@ -334,11 +342,10 @@ def test_the_likelihood_gives_the_posterior_by_mcmc():
         potential,
         PRIOR,
         transform,
-        "slice_np_vectorized",
-        num_chains=100,
-        warmup_steps=3,
+        method,
         thin=1,
         init_strategy="proposal",
+        **options,
     )
     samples = posterior.sample((300,), x=OBSERVED, show_progress_bars=False)
     truth = true_posterior(OBSERVED[0])
