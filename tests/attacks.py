@@ -16,9 +16,16 @@ from iresnet_flows import (
     LipschitzDenseNet,
     LipschitzMLP,
 )
+from iresnet_flows.lipschitz import Elementwise
 from iresnet_flows.lipschitz.layers import LayeredBranch
 
 __all__ = ["BRANCHES", "jacobians", "near_and_far", "norms", "squeezed", "stretched", "stretches"]
+
+
+class Steep(torch.nn.Module):
+    def forward(self, z):
+        return (3 * z).sin()
+
 
 BRANCHES: dict[str, tuple[Callable[[], LayeredBranch], tuple[int, ...]]] = {
     **{
@@ -27,11 +34,21 @@ BRANCHES: dict[str, tuple[Callable[[], LayeredBranch], tuple[int, ...]]] = {
     },
     "mlp, one hidden layer": (partial(LipschitzMLP, 3, (6,)), (3,)),
     "mlp, one hidden layer, 0.99": (partial(LipschitzMLP, 2, (6,), lipschitz=0.99), (2,)),
+    "mlp, d = 1": (partial(LipschitzMLP, 1, (16,), lipschitz=0.5), (1,)),
     "mlp, three hidden layers": (partial(LipschitzMLP, 3, (6, 4, 6)), (3,)),
     "mlp, context": (partial(LipschitzMLP, 2, (8, 8), context_features=2), (2,)),
     "dense": (partial(LipschitzDenseNet, 3, (6, 6)), (3,)),
     "dense, csin, 0.99": (
         partial(LipschitzDenseNet, 2, (6,), lipschitz=0.99, activation="csin"),
+        (2,),
+    ),
+    "dense, d = 1": (partial(LipschitzDenseNet, 1, (16,), lipschitz=0.5), (1,)),
+    "dense, three hidden layers": (
+        partial(LipschitzDenseNet, 4, (6, 2, 6), lipschitz=0.99),
+        (4,),
+    ),
+    "dense, a steep activation": (
+        partial(LipschitzDenseNet, 2, (5,), activation=Elementwise(Steep(), slope=3.0)),
         (2,),
     ),
     "dense, context": (partial(LipschitzDenseNet, 2, (4, 4), context_features=2), (2,)),

@@ -1,17 +1,14 @@
-"""The densely connected branch: its bound from both sides, at every moment."""
+"""The densely connected branch: its formula; its bound under attack is in test_attacks."""
 
 from __future__ import annotations
 
-import copy
 import math
-import pickle
 
 import pytest
 import torch
 from cases import hostile
 
 from iresnet_flows import LipschitzDenseNet
-from iresnet_flows.lipschitz import Elementwise
 
 BRANCHES = {
     "defaults but narrow": lambda: LipschitzDenseNet(3, (8, 8)),
@@ -19,80 +16,15 @@ BRANCHES = {
     "d = 1": lambda: LipschitzDenseNet(1, (16,), lipschitz=0.5),
     "three hidden layers": lambda: LipschitzDenseNet(4, (6, 2, 6), lipschitz=0.99),
     "context": lambda: LipschitzDenseNet(2, (8, 8), context_features=3),
-    "a steep activation": lambda: LipschitzDenseNet(
-        2, (5,), activation=Elementwise(Steep(), slope=3.0)
-    ),
 }
 
 each_branch = pytest.mark.parametrize("make", BRANCHES.values(), ids=BRANCHES)
-
-
-class Steep(torch.nn.Module):
-    def forward(self, z):
-        return (3 * z).sin()
 
 
 def context_for(g: LipschitzDenseNet, x: torch.Tensor) -> torch.Tensor | None:
     if g.context_features is None:
         return None
     return torch.randn(len(x), g.context_features, dtype=x.dtype)
-
-
-def sampled_norm(g: LipschitzDenseNet) -> float:
-    """The largest norm of the Jacobian at random points near and far."""
-    dtype = g.weights[0].dtype
-    x = torch.cat([s * torch.randn(100, g.features, dtype=dtype) for s in (0.01, 1.0, 10.0)])
-    context = context_for(g, x)
-    jacobian = torch.autograd.functional.jacobian(lambda t: g(t, context).sum(0), x)
-    return float(torch.linalg.matrix_norm(jacobian.transpose(0, 1).double(), 2).max())
-
-
-def train_hostilely(g: LipschitzDenseNet) -> None:
-    optimizer = torch.optim.Adam(g.parameters(), lr=0.1)
-    x = torch.randn(32, g.features, dtype=g.weights[0].dtype)
-    context = context_for(g, x)
-    for _ in range(50):
-        optimizer.zero_grad()
-        (g(x, context) - g(x + 0.1, context)).square().mean().neg().backward()
-        optimizer.step()
-
-
-def check_bound(g: LipschitzDenseNet, rounding: float = 1e-12) -> None:
-    bound = g.lipschitz_bound()
-    assert bound.dtype == torch.float64
-    assert not bound.requires_grad
-    assert bound <= g.lipschitz
-    assert sampled_norm(g) <= float(bound) * (1 + rounding)
-
-
-@each_branch
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_bound_holds_at_first_and_after_hostile_steps_in_either_dtype(make, dtype):
-    g = make().to(dtype)
-    rounding = 10 * torch.finfo(dtype).eps
-    check_bound(g, rounding)
-    train_hostilely(g)
-    check_bound(g, rounding)
-    assert g.lipschitz_bound() > 0.9 * g.lipschitz
-
-
-@each_branch
-def test_the_bound_holds_for_huge_weights_and_after_loading_copying_and_casting(make):
-    g = hostile(make())
-    with torch.no_grad():
-        for weight in g.weights:
-            weight.mul_(30)
-    fresh = make()
-    fresh.load_state_dict(dict(g.named_parameters()))
-    for other in (fresh, copy.deepcopy(g)):
-        check_bound(other, 1e-6)
-        assert other.lipschitz_bound() == g.lipschitz_bound()
-    check_bound(g.double())
-
-
-def test_the_bound_survives_pickling():
-    g = hostile(LipschitzDenseNet(3, (8, 8)))
-    assert pickle.loads(pickle.dumps(g)).lipschitz_bound() == g.lipschitz_bound()
 
 
 def test_the_bound_is_reached_where_a_layer_only_keeps():
@@ -102,7 +34,9 @@ def test_the_bound_is_reached_where_a_layer_only_keeps():
         for weight in g.weights:
             weight.zero_()
         g.weights[-1][:, :2] = 5 * torch.eye(2)
-    assert 0.9 * 0.998 <= sampled_norm(g) <= 0.9
+    x = torch.zeros(2, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda t: g(t[None])[0], x)
+    assert 0.9 * 0.998 <= torch.linalg.matrix_norm(jacobian, 2) <= 0.9
 
 
 def test_the_bound_is_that_of_the_formula():
