@@ -89,7 +89,7 @@ SETTINGS = {
     "start hidden biases 0": replace(DEFAULT, phases=False),
     **{
         f"learning rate {rate}": replace(DEFAULT, learning_rate=rate)
-        for rate in (1e-3, 2e-3, 1e-2)
+        for rate in (1e-3, 2e-3, 5e-3)
     },
     **{f"weight decay {decay}": replace(DEFAULT, weight_decay=decay) for decay in (0.0, 0.3)},
     "layer Cayley": replace(DEFAULT, layer="cayley"),
