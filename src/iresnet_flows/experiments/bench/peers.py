@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from iresnet_flows.errors import UsageError, unknown
 from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, seeded
+from iresnet_flows.experiments.upkeep import update_normflows
 from iresnet_flows.experiments.versions import installed
 
 __all__ = ["PEERS", "NormflowsBlock", "Peer", "chosen", "require_usable"]
-
-ITERATIONS = 5  # the default of normflows' layers
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class NormflowsBlock(Block):
         return copy
 
     def after_step(self) -> None:
-        import_module("normflows").utils.update_lipschitz(self.block, ITERATIONS)
+        update_normflows(self.block)
 
 
 class TorchflowsBlock(Block):

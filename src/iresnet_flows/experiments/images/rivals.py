@@ -8,7 +8,6 @@ from functools import partial
 from torch import nn
 from torch.optim import Adam, Adamax
 
-from iresnet_flows.experiments.comparison.contenders.libraries import update_normflows
 from iresnet_flows.experiments.images.architectures import (
     autoregressive,
     ffjord,
@@ -19,6 +18,7 @@ from iresnet_flows.experiments.images.architectures import (
 )
 from iresnet_flows.experiments.images.densities import DENSITIES
 from iresnet_flows.experiments.images.recipes import Recipe, Shape
+from iresnet_flows.experiments.upkeep import update_normflows
 from iresnet_flows.experiments.widths import fitting_width, parameters
 
 __all__ = ["RIVALS"]

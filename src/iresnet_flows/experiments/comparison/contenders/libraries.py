@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
-from torch import Tensor, nn
+from torch import Tensor
 
 from iresnet_flows.experiments.comparison.contenders.guests import as_flow
 from iresnet_flows.experiments.comparison.contenders.recipes import Contender
+from iresnet_flows.experiments.upkeep import update_normflows
 from iresnet_flows.nflows import Flow, StandardNormal
 
 __all__ = [
@@ -18,11 +19,9 @@ __all__ = [
     "FlowconTransform",
     "flowcon_flow",
     "normflows_residual",
-    "update_normflows",
 ]
 
 DEPTH = 8
-ITERATIONS = 5  # the default of normflows' layers
 
 
 def normflows_residual(features: int, width: int) -> Flow:
@@ -34,13 +33,6 @@ def normflows_residual(features: int, width: int) -> Flow:
         layers += [nf.flows.Residual(net), nf.flows.ActNorm(features)]
     base = nf.distributions.DiagGaussian(features, trainable=False)
     return as_flow(nf.NormalizingFlow(base, layers), features)
-
-
-def update_normflows(flow: nn.Module) -> None:
-    """Bring the weights of normflows' Lipschitz layers below their bound again."""
-    from normflows.utils import update_lipschitz
-
-    update_lipschitz(flow, ITERATIONS)
 
 
 def flowcon_flow(features: int, width: int) -> Flow:
