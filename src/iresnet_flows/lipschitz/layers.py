@@ -112,7 +112,9 @@ class LayeredBranch(BoundedBranch):
         """
         last, product = constrain(parameters, self.norms(*parameters), limit, self.norms.function)
         # Copies, for what is made of them may be evaluated after a step that changes the weights.
-        return (*(weight.clone() for weight in self.weights[:-1]), last), product
+        # A slice of a ParameterList would cut what stands in for parameters from its graph.
+        hidden = [weight.clone() for weight in tuple(self.weights)[:-1]]
+        return (*hidden, last), product
 
     def conditioned(
         self, context: Tensor | None
