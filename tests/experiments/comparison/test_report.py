@@ -20,7 +20,7 @@ from commands import command
 from comparison_cases import TITLES, data, failing, result, several, without_density
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.comparison.findings import findings, listed, overall
+from iresnet_flows.experiments.comparison.findings import findings, listed, overall, remarks
 from iresnet_flows.experiments.comparison.groups import grouped
 from iresnet_flows.experiments.comparison.labels import PAPER, cell, differences, mark
 from iresnet_flows.experiments.comparison.report import terminal_report, write_reports
@@ -199,6 +199,29 @@ def test_words_are_those_of_the_numbers():
 def test_words_across_data_sets_say_where_ours_wins_and_loses():
     told = " ".join(overall(grouped(several())))
     assert "i-ResNet comes first on two-moons and loses on digits and power." in told
+
+
+def test_what_must_be_known_is_said_once_and_where_it_holds():
+    found = [
+        result(model, about=data(name), remark=remark)
+        for name in ("two-moons", "power")
+        for model, remark in (("nice", "keeps volumes."), ("glow", f"matched on {name}"))
+    ]
+    assert list(remarks(grouped(found))) == [
+        "NICE: keeps volumes.",
+        "Glow: matched on two-moons (on two-moons).",
+        "Glow: matched on power (on power).",
+    ]
+
+
+def test_rows_are_told_where_they_were_cut():
+    found = []
+    for name, rows_at_most in (("two-moons", 10**6), ("power", data("power").train)):
+        made = result(about=data(name))
+        found.append(replace(made, plan=replace(made.plan, rows=rows_at_most)))
+    terms = {group.data.name: group.terms for group in grouped(found)}
+    assert "rows" not in terms["two-moons"]
+    assert f"on {data('power').train:,} rows each" in terms["power"]
 
 
 def test_words_are_listed():

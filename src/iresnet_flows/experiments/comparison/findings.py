@@ -9,7 +9,7 @@ from iresnet_flows.experiments.comparison.groups import Group
 from iresnet_flows.experiments.comparison.labels import probability
 from iresnet_flows.experiments.comparison.standings import Gap
 
-__all__ = ["failures", "findings", "listed", "overall", "told"]
+__all__ = ["findings", "listed", "overall", "remarks", "told"]
 
 OURS = "i-resnet"
 SLOWER = 1.5
@@ -41,7 +41,19 @@ def overall(groups: Sequence[Group]) -> list[str]:
 
 def findings(group: Group) -> list[str]:
     """Who is first on a data set, who is tied, where ours loses, and what failed."""
-    return [*order(group), *ours(group), *failures(group)]
+    return [*order(group), *ours(group), *filter(None, map(failure, group.rows))]
+
+
+def remarks(groups: Sequence[Group]) -> Iterator[str]:
+    """What a reader must know of the numbers of a contender, each once."""
+    said: dict[str, list[str]] = {}
+    for group in groups:
+        for row in group.rows:
+            if row["remark"]:
+                sentence = f"{row['title']}: {row['remark'].rstrip('.')}"
+                said.setdefault(sentence, []).append(group.title)
+    for sentence, on in said.items():
+        yield f"{sentence}." if len(on) == len(groups) else f"{sentence} (on {listed(on)})."
 
 
 def order(group: Group) -> Iterator[str]:
@@ -97,23 +109,18 @@ def told(gap: Gap) -> str:
     return f"{size} ({d.sigmas:.1f} standard errors, {probability(gap.p)} after Holm)"
 
 
-def failures(group: Group) -> list[str]:
-    """A sentence on each contender that failed, or has no density."""
-    return [sentence for row in group.rows for sentence in mishaps(row)]
-
-
-def mishaps(row: dict[str, Any]) -> Iterator[str]:
-    if row["failed"]:
-        seeds: dict[str, list[str]] = {}
-        for failed in row["failed"]:
-            seed, reason = failed.split(": ", 1)
-            seeds.setdefault(reason.rstrip("."), []).append(seed.removeprefix("seed "))
-        reasons = "; ".join(
-            f"seed{'s' * (len(of) > 1)} {listed(of)}: {reason}" for reason, of in seeds.items()
-        )
-        yield f"{row['title']} failed in {row['nan_runs']} of {row['runs']} runs ({reasons})."
-    if row["remark"]:
-        yield f"{row['title']}: {row['remark'].rstrip('.')}."
+def failure(row: dict[str, Any]) -> str | None:
+    """A sentence on a contender of which runs failed."""
+    if not row["failed"]:
+        return None
+    seeds: dict[str, list[str]] = {}
+    for failed in row["failed"]:
+        seed, reason = failed.split(": ", 1)
+        seeds.setdefault(reason.rstrip("."), []).append(seed.removeprefix("seed "))
+    reasons = "; ".join(
+        f"seed{'s' * (len(of) > 1)} {listed(of)}: {reason}" for reason, of in seeds.items()
+    )
+    return f"{row['title']} failed in {row['nan_runs']} of {row['runs']} runs ({reasons})."
 
 
 def listed(words: Sequence[str]) -> str:

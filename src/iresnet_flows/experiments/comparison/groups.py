@@ -42,9 +42,10 @@ class Group:
 
     @property
     def terms(self) -> str:
-        """The budget and the match, in words."""
+        """The budget, with the rows where it has cut them, and the match, in words."""
         plan = self.results[0].plan
-        return f"{plan.budget} each, {MATCHES.get(plan.match, plan.match)}"
+        budget = plan.budget if self.data.train == plan.rows else plan.length
+        return f"{budget} each, {MATCHES.get(plan.match, plan.match)}"
 
     @cached_property
     def runs(self) -> dict[str, list[Result]]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.comparison.figures import draw
-from iresnet_flows.experiments.comparison.findings import findings, overall
+from iresnet_flows.experiments.comparison.findings import findings, overall, remarks
 from iresnet_flows.experiments.comparison.groups import Group, grouped
 from iresnet_flows.experiments.comparison.labels import (
     MEASURES,
@@ -101,6 +101,7 @@ def markdown(group: Group, command: str) -> str:
         markdown_table(heads, table),
         f"`{command}`",
         *findings(group),
+        *remarks([group]),
         *group.standings.warnings,
         *footnotes(group),
         markdown_table(["model", *PROBE_TITLES.values()], probes),
@@ -135,6 +136,7 @@ def terminal_report(results: Sequence[Result]) -> Iterator[Table | Text | str]:
         yield from findings(group)
         yield from group.standings.warnings
         yield ""
+    yield from remarks(groups)
     yield from overall(groups)
 
 

@@ -86,10 +86,14 @@ class Plan:
         return f"{words}-{digest[:8]}"
 
     @property
+    def length(self) -> str:
+        """How long it is trained, in words."""
+        return f"{self.steps:,} steps" if self.steps is not None else f"{self.minutes:g} min"
+
+    @property
     def budget(self) -> str:
-        """The budget in words, with the rows where they are not all."""
-        length = f"{self.steps:,} steps" if self.steps is not None else f"{self.minutes:g} min"
-        return length if self.rows is None else f"{length} on {self.rows:,} rows"
+        """That, and the rows that it is trained on at most."""
+        return self.length if self.rows is None else f"{self.length} on {self.rows:,} rows"
 
 
 @dataclass(frozen=True)
