@@ -17,7 +17,8 @@ ROUNDING = 1 + 1e-12  # of the norms here, which are taken in float64
 
 def check(g, event):
     """The largest norm of the Jacobian that is found, which is below the bound."""
-    bound = float(g.lipschitz_bound())
+    bound = g.lipschitz_bound()
+    assert bound.dtype == torch.float64
     largest = float(norms(g, *near_and_far(g, event)).max())
     assert largest <= bound * ROUNDING
     assert bound <= g.lipschitz

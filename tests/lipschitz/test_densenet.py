@@ -70,6 +70,7 @@ def test_there_is_no_state_but_the_parameters_and_each_gets_a_gradient(make):
     g = hostile(make())
     x = torch.randn(4, g.features)
     g(x, context_for(g, x)).square().sum().backward()
+    assert not g.lipschitz_bound().requires_grad
     assert not list(g.buffers())
     assert g.state_dict().keys() == dict(g.named_parameters()).keys()
     for name, parameter in g.named_parameters():
