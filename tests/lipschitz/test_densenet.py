@@ -48,6 +48,16 @@ def test_the_bound_is_that_of_the_formula():
     assert expected <= g.lipschitz_bound() <= 1.01 * expected
 
 
+def test_weights_whose_squares_are_out_of_range_are_held_and_have_gradients():
+    g = LipschitzDenseNet(2, (4, 4), activation="tanh").double()
+    with torch.no_grad():
+        for weight in g.weights[:-1]:
+            weight.mul_(1e200)
+    assert 0 < g.lipschitz_bound() <= 0.9
+    g(torch.randn(3, 2, dtype=torch.float64)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in g.parameters())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_shares_never_leave_the_unit_circle(dtype):
     g = LipschitzDenseNet(1, (2,) * 200).to(dtype)

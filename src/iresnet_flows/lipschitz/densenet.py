@@ -134,11 +134,11 @@ def dense_norms(slopes: Sequence[float], parameters: Sequence[Tensor]) -> Bounds
     norms, gradients = matrix_norms(weights)
     kept, added = angles.double().cos(), angles.double().sin()
     steep = norms[:-1] * norms.new_tensor(slopes)
-    squares = kept.square() + (added * steep).square()
-    turned = (steep.square() - 1) * added * kept / squares
-    shares = torch.cat(((added * steep).square() / squares, norms.new_ones(1)))
+    reach = torch.hypot(kept, added * steep)  # a square may be out of range
+    turned = ((steep / reach).square() - reach.square().reciprocal()) * added * kept
+    shares = torch.cat(((added * steep / reach).square(), norms.new_ones(1)))
     return Bounds(
-        torch.cat((squares.sqrt(), norms[-1:])),
+        torch.cat((reach, norms[-1:])),
         (
             turned.to(angles.dtype),
             *(
