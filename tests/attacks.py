@@ -16,7 +16,7 @@ from iresnet_flows import (
     LipschitzDenseNet,
     LipschitzMLP,
 )
-from iresnet_flows.lipschitz import Elementwise
+from iresnet_flows.lipschitz import Elementwise, LipschitzElementwise
 from iresnet_flows.lipschitz.layers import LayeredBranch
 
 __all__ = ["BRANCHES", "jacobians", "near_and_far", "norms", "squeezed", "stretched", "stretches"]
@@ -52,6 +52,21 @@ BRANCHES: dict[str, tuple[Callable[[], LayeredBranch], tuple[int, ...]]] = {
         (2,),
     ),
     "dense, context": (partial(LipschitzDenseNet, 2, (4, 4), context_features=2), (2,)),
+    "elementwise": (partial(LipschitzElementwise, 3, 6), (3,)),
+    "elementwise, clipswish, 0.99": (
+        partial(LipschitzElementwise, 2, 4, lipschitz=0.99, activation="clipswish"),
+        (2,),
+    ),
+    "elementwise, a steep activation, context": (
+        partial(
+            LipschitzElementwise,
+            2,
+            3,
+            activation=Elementwise(Steep(), slope=3.0),
+            context_features=2,
+        ),
+        (2,),
+    ),
     "convolutions": (partial(LipschitzConvNet, 2, (4, 4)), (2, 3, 3)),
     "convolutions, context": (
         partial(LipschitzConvNet, 1, (4,), (3, 3), activation="clipswish", context_features=2),

@@ -42,7 +42,7 @@ from iresnet_flows.layers import (
     Squeeze,
     Stack,
 )
-from iresnet_flows.lipschitz import Elementwise
+from iresnet_flows.lipschitz import Elementwise, LipschitzElementwise
 
 __all__ = ["CASES", "SIZES", "Case", "hostile", "params"]
 
@@ -185,7 +185,12 @@ def claimed(
     return Case(make, event, context, second=second)
 
 
+def of_one_width(features: int, hidden_features: tuple[int, ...], **kwargs: Any) -> Any:
+    return LipschitzElementwise(features, *hidden_features, **kwargs)
+
+
 dense = partial(block, branch=LipschitzDenseNet)
+elementwise = partial(block, branch=of_one_width)
 
 
 def convolutions(
@@ -317,6 +322,19 @@ CASES = {
         2, 4, solver=NEWTON, kind=CayleyBlock, context_features=2, second=True
     ),
     "dense, low memory": dense(2, 6, 4, memory="low"),
+    "elementwise": elementwise(3, 6, lipschitz=0.9, second=True),
+    "elementwise, d = 1, lipswish": elementwise(1, 3, activation="lipswish", second=True),
+    "elementwise, newton, context": elementwise(
+        3, 4, solver=NEWTON, lipschitz=0.9, context_features=2, second=True
+    ),
+    "elementwise, series": elementwise(3, 4, log_det=PowerSeries(terms=90), lipschitz=0.7),
+    "elementwise, roulette, context": elementwise(
+        2, 4, log_det=AllSignsRoulette(terms=90), context_features=2
+    ),
+    "elementwise, low memory": elementwise(2, 4, memory="low"),
+    "cayley, elementwise, clipswish": elementwise(
+        3, 4, kind=CayleyBlock, activation="clipswish", second=True
+    ),
     "claimed": claimed(3),
     "claimed, d = 1": claimed(1, second=True),
     "claimed, context": claimed(2, context=3, second=True),
@@ -377,6 +395,7 @@ SIZES = {
         for name, branch, hidden in (
             ("mlp", LipschitzMLP, (2 * d + 6, d + d % 2 + 4)),
             ("dense", LipschitzDenseNet, (d + d % 2 + 4, 6)),
+            ("elementwise", of_one_width, (6,)),
         )
         for context in ((None, 2) if d in (3, 64) else (None,))
     },

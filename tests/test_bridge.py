@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import hostile
+from torch.distributions import CumulativeDistributionTransform, Normal
 
 pytest.importorskip("torchdiffeq")
 
@@ -116,6 +117,15 @@ def test_the_parameters_are_those_of_the_layer(host, make):
 def test_whatever_is_no_layer_is_refused(host):
     with pytest.raises(TypeError, match=r"layer.*Linear"):
         BRIDGES[host](torch.nn.Linear(2, 2))
+
+
+def test_a_distribution_of_parameters_within_a_transform_is_refused():
+    loc = torch.nn.Parameter(torch.zeros(2))
+    transform = CumulativeDistributionTransform(Normal(loc, 1.0))
+    pytest.importorskip("nflows")
+    with pytest.raises(ValueError, match="distribution is a Normal of parameters"):
+        to_nflows(transform)
+    to_nflows(CumulativeDistributionTransform(Normal(torch.zeros(2), 1.0)))
 
 
 def test_an_unknown_side_is_refused(host):

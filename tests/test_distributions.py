@@ -10,10 +10,11 @@ import sys
 
 import pytest
 import torch
-from torch.distributions import Normal, TransformedDistribution
+from torch.distributions import Independent, Normal, TransformedDistribution
 from transform_cases import both_sides, build, normal, points
 
 from iresnet_flows.distributions import LayerTransform
+from iresnet_flows.layers import Flatten, Squeeze
 
 
 @both_sides
@@ -55,6 +56,24 @@ def test_any_number_of_leading_dimensions_equals_a_flat_batch(explicit, shape):
     assert result.shape == shape
     torch.testing.assert_close(result.flatten(), flow.log_prob(y.reshape(-1, 2)))
     assert flow.rsample(shape).shape == (*shape, 2)
+
+
+def test_a_layer_that_changes_the_shape_of_an_event_has_a_density():
+    transform = LayerTransform(Squeeze(), event_dim=3)
+    base = Independent(Normal(torch.arange(16.0).reshape(1, 4, 4), 1.0), 3)
+    flow = TransformedDistribution(base, [transform])
+    assert flow.event_shape == (4, 2, 2)
+    y = flow.sample((3, 2))
+    assert y.shape == (3, 2, 4, 2, 2)
+    x = transform.inv(y)
+    assert torch.equal(transform(x), y)
+    torch.testing.assert_close(flow.log_prob(y), base.log_prob(x))
+    assert transform.inv.forward_shape(y.shape) == x.shape == transform.inverse_shape(y.shape)
+
+
+def test_a_layer_that_changes_the_dimensions_of_an_event_is_refused():
+    with pytest.raises(ValueError, match="Flatten gives events of 1 dimensions for such of 3"):
+        LayerTransform(Flatten((1, 2, 2)), event_dim=3)(torch.ones(5, 1, 2, 2))
 
 
 @both_sides

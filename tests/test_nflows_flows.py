@@ -19,7 +19,8 @@ from nflows.flows.realnvp import SimpleRealNVP
 from nflows.transforms.base import CompositeTransform, InverseTransform
 from nflows.transforms.permutations import ReversePermutation
 
-from iresnet_flows import FixedPoint, InvertibleResidualBlock
+from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
+from iresnet_flows.lipschitz import LipschitzElementwise
 from iresnet_flows.nflows import (
     Flow,
     InvertibleResidualFlow,
@@ -165,7 +166,7 @@ def test_the_ready_made_density_is_that_of_the_dense_jacobian(explicit, features
 def test_the_ready_made_flow_solves_on_one_side_only(explicit):
     flow = InvertibleResidualFlow(2, 8, 2, explicit=explicit)
     parts = [m for m in flow.modules() if isinstance(m, InvertibleResidualTransform)]
-    assert [part.explicit for part in parts] == [explicit] * 2
+    assert [part.explicit for part in parts] == [explicit] * 6
 
 
 def test_the_ready_made_flow_starts_with_the_arguments_of_simple_real_nvp():
@@ -216,13 +217,21 @@ def test_every_parameter_of_the_ready_made_flow_gets_a_gradient():
 def test_the_ready_made_flow_hands_its_arguments_on():
     solver = FixedPoint(max_steps=7)
     flow = InvertibleResidualFlow(
-        3, 8, 2, num_blocks_per_layer=3, lipschitz=0.4, activation="elu", solver=solver
+        3,
+        8,
+        2,
+        num_blocks_per_layer=3,
+        lipschitz=0.4,
+        activation="elu",
+        solver=solver,
+        num_elementwise_layers=1,
     )
     blocks = [m for m in flow.modules() if isinstance(m, InvertibleResidualBlock)]
-    assert len(blocks) == 2
+    kinds = [LipschitzElementwise, LipschitzMLP, LipschitzMLP]
+    assert [type(block.branch) for block in blocks] == kinds
+    assert [block.branch.hidden_features for block in blocks] == [(8,), (8, 8, 8), (8, 8, 8)]
     for block in blocks:
         assert block.solver is solver
-        assert block.branch.hidden_features == (8, 8, 8)
         assert block.branch.lipschitz_bound() <= 0.4
 
 
@@ -240,8 +249,16 @@ def test_a_copy_gives_the_same_density(copied, tmp_path):
     assert torch.equal(other.log_prob(x), flow.log_prob(x))
 
 
-@pytest.mark.parametrize("name", ["features", "num_layers", "num_blocks_per_layer"])
-def test_sizes_below_one_are_refused(name):
-    sizes = {"features": 2, "hidden_features": 8, "num_layers": 2, name: 0}
-    with pytest.raises(ValueError, match=f"{name}.*0"):
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("features", 0),
+        ("num_layers", 0),
+        ("num_blocks_per_layer", 0),
+        ("num_elementwise_layers", -1),
+    ],
+)
+def test_sizes_out_of_range_are_refused(name, size):
+    sizes = {"features": 2, "hidden_features": 8, "num_layers": 2, name: size}
+    with pytest.raises(ValueError, match=f"{name} must be at least {size + 1}, got {size}"):
         InvertibleResidualFlow(**sizes)

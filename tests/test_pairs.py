@@ -97,6 +97,10 @@ def another_estimator(transform, x, y):
     transform.layer.log_det = PowerSeries()
 
 
+def another_private_attribute(transform, x, y):
+    transform.layer.branch._note = "changed"
+
+
 def another_mode(transform, x, y):
     transform.layer.eval()
 
@@ -121,6 +125,7 @@ CHANGES = (
     another_parameter,
     another_bound,
     another_estimator,
+    another_private_attribute,
     another_mode,
     backward_of_the_log_det,
 )

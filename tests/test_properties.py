@@ -18,7 +18,11 @@ from iresnet_flows import (
     LipschitzMLP,
     PowerSeries,
 )
-from iresnet_flows.lipschitz import convolution_norm_bound, spectral_norm_bound
+from iresnet_flows.lipschitz import (
+    LipschitzElementwise,
+    convolution_norm_bound,
+    spectral_norm_bound,
+)
 
 thorough = settings(deadline=None, max_examples=150, derandomize=True, database=None)
 
@@ -39,12 +43,15 @@ def branches(draw):
         "activation": draw(st.sampled_from(ACTIVATIONS)),
         "context_features": draw(st.sampled_from([None, 1, 3])),
     }
-    kind = draw(st.sampled_from(["mlp", "dense", "convolutions"]))
+    kind = draw(st.sampled_from(["mlp", "dense", "elementwise", "convolutions"]))
     d = draw(st.integers(1, 6))
     if kind == "convolutions":
         sizes = [draw(kernels) for _ in range(len(widths) + 1)]
         event = (min(d, 2), draw(st.integers(1, 3)), draw(st.integers(1, 3)))
         g = LipschitzConvNet(event[0], widths, sizes, **options)
+    elif kind == "elementwise":
+        event = (d,)
+        g = LipschitzElementwise(d, widths[0], **options)
     else:
         event = (d,)
         g = (LipschitzMLP if kind == "mlp" else LipschitzDenseNet)(d, widths, **options)

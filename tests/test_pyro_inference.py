@@ -107,6 +107,39 @@ BOUNDS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_compiled_bound_follows_the_parameters():
+    transform = make_transform("forward")
+
+    def model():
+        pyro.sample("z", target())
+
+    def guide():
+        pyro.module("transform", transform)
+        pyro.sample("z", dist.TransformedDistribution(normal(), [transform]))
+
+    losses, gradients = [], []
+    for elbo in (JitTrace_ELBO(ignore_jit_warnings=True), Trace_ELBO()):
+        with torch.no_grad():  # as trained, after the trace was taken
+            start = [p.clone() for p in transform.parameters()]
+        torch.manual_seed(0)
+        elbo.loss_and_grads(model, guide)
+        with torch.no_grad():
+            for i, p in enumerate(transform.parameters()):
+                p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+                p.grad = None
+        torch.manual_seed(1)
+        losses.append(elbo.loss_and_grads(model, guide))
+        gradients.append([p.grad.clone() for p in transform.parameters()])
+        with torch.no_grad():
+            for p, before in zip(transform.parameters(), start):
+                p.copy_(before)
+                p.grad = None
+    assert losses[0] == pytest.approx(losses[1], rel=1e-7)
+    for found, expected in zip(*gradients):
+        torch.testing.assert_close(found, expected)
+
+
 @both_sides
 @pytest.mark.parametrize(("elbo", "bound"), BOUNDS.values(), ids=BOUNDS)
 def test_bounds_and_their_gradients_are_those_of_dense_jacobians(elbo, bound, explicit):

@@ -286,10 +286,12 @@ def test_an_unknown_z_score_is_refused():
 def test_other_arguments_reach_the_flow():
     solver = FixedPoint(max_steps=7)
     arguments = {"num_transforms": 3, "lipschitz": 0.4, "solver": solver, "log_det": Exact()}
-    estimator = build_iresnet(*simulations(9), hidden_features=(8, 6, 4), **arguments)
+    estimator = build_iresnet(
+        *simulations(9), hidden_features=(8, 6, 4), elementwise=2, **arguments
+    )
     blocks = [m for m in estimator.modules() if isinstance(m, InvertibleResidualBlock)]
-    assert len(blocks) == 3
-    for block in blocks:
+    assert len(blocks) == 5
+    for block in blocks[2:]:
         assert block.branch.hidden_features == (8, 6, 4)
         assert block.branch.lipschitz_bound() <= 0.4
         assert block.solver is solver

@@ -30,7 +30,7 @@ each_context = pytest.mark.parametrize("context", [0, 3], ids=["plain", "context
 
 
 def make_flow(explicit="forward", features=2, context=0, solver=TIGHT):
-    flow = IResNet(features, context, 2, (8, 6), solver=solver, explicit=explicit)
+    flow = IResNet(features, context, 2, (8, 6), solver=solver, explicit=explicit, elementwise=1)
     with torch.no_grad():
         for layer in flow.modules():
             if isinstance(layer, ElementwiseAffine):
@@ -306,13 +306,12 @@ def test_every_parameter_gets_a_gradient():
 def test_it_hands_its_arguments_on():
     solver = FixedPoint(max_steps=7)
     arguments = {"lipschitz": 0.4, "activation": "elu", "explicit": "inverse"}
-    flow = IResNet(3, 0, 2, (8, 6, 4), solver=solver, **arguments)
-    assert [part.explicit for part in flow.transform.transforms] == ["inverse"] * 4
+    flow = IResNet(3, 0, 2, (8, 6, 4), solver=solver, elementwise=1, **arguments)
+    assert [part.explicit for part in flow.transform.transforms] == ["inverse"] * 6
     blocks = [m for m in flow.modules() if isinstance(m, InvertibleResidualBlock)]
-    assert len(blocks) == 2
+    assert [block.branch.hidden_features for block in blocks] == [(8,), (8, 6, 4), (8, 6, 4)]
     for block in blocks:
         assert block.solver is solver
-        assert block.branch.hidden_features == (8, 6, 4)
         assert block.branch.lipschitz_bound() <= 0.4
 
 
@@ -369,7 +368,7 @@ def test_an_unknown_side_is_refused():
         InvertibleResidual(make_block(), "backward")
 
 
-@pytest.mark.parametrize("name", ["features", "transforms", "context"])
+@pytest.mark.parametrize("name", ["features", "transforms", "context", "elementwise"])
 def test_sizes_that_are_none_are_refused(name):
     with pytest.raises(ValueError, match=f"{name}.*-1"):
         IResNet(**{"features": 2, name: -1})

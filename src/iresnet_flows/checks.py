@@ -26,16 +26,16 @@ __all__ = [
 ]
 
 
-def check_features(name: str, value: int) -> None:
+def check_features(name: str, value: int, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}.")
 
 
 def check_count(name: str, value: int | None) -> None:
-    if value is not None and not value >= 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}.")
+    if value is not None:
+        check_features(name, value)
 
 
 def check_tolerance(value: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["concrete", "is_wrapped"]
+__all__ = ["concrete", "is_recorded", "is_wrapped"]
 
 
 class Holder:
@@ -42,6 +42,11 @@ def concrete(tensor: Tensor) -> Tensor:
     holder = Holder()
     Unwrap.apply(tensor.detach(), holder)
     return holder.tensor
+
+
+def is_recorded() -> bool:
+    """Whether a compiler or a tracer records what is computed, to repeat it for other values."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def is_wrapped(tensor: Tensor) -> bool:

@@ -135,6 +135,18 @@ class LayerTransform(Transform):
         """That of the layer's determinant, +1 for those of this package; asked for at d = 1."""
         return self.layer.sign
 
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        return self._shape(shape, self._is_forward)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        return self._shape(shape, not self._is_forward)
+
+    def _shape(self, shape: torch.Size, is_forward: bool) -> torch.Size:
+        """The shape after one side of the layer, of which few change it."""
+        batch = len(shape) - self.domain.event_dim
+        event = self.layer.event_of if is_forward else self.layer.event_from
+        return torch.Size((*shape[:batch], *event(tuple(shape[batch:]))))
+
     def with_cache(self, cache_size: int = 1) -> LayerTransform:
         """The same transform with another cache size; parameters are shared."""
         if cache_size == self._cache_size:
@@ -177,8 +189,18 @@ class LayerTransform(Transform):
         row = event if event_dim else (1,)
         result = side(x.expand(batch + event).reshape(math.prod(batch), *row), context)
         if isinstance(result, tuple):
-            return result[0].reshape(batch + event), shaped(result[1], batch)
-        return result.reshape(batch + event)
+            return self._unbatched(result[0], batch), shaped(result[1], batch)
+        return self._unbatched(result, batch)
+
+    def _unbatched(self, value: Tensor, batch: torch.Size) -> Tensor:
+        event_dim = self.domain.event_dim
+        if value.dim() - 1 != max(event_dim, 1):
+            raise ValueError(
+                f"{type(self.layer).__name__} gives events of {value.dim() - 1} dimensions for "
+                f"such of {event_dim}, which a transform with one event_dim cannot tell: put it "
+                "into a Stack whose other layers lead back."
+            )
+        return value.reshape(batch + (value.shape[1:] if event_dim else ()))
 
     def _measured(self, x: Tensor) -> Tensor:
         """The log-det of the layer at its input."""
@@ -189,7 +211,7 @@ class LayerTransform(Transform):
         return self._cache.find(self.layer, self.context, *self._in_order(x, y))
 
     def _keep(self, x: Tensor, y: Tensor, measure: Callable[[], Tensor]) -> Pair | None:
-        if not self._cache_size or x.shape != y.shape:  # a context broadcast x
+        if not self._cache_size or x.shape != y.shape:  # broadcast by a context, or another event
             return None
         new = Pair(self.layer, self.context, *self._in_order(x, y), measure)
         pair = self._cache.keep(new)
@@ -224,6 +246,6 @@ def broadcast(batch: torch.Size, context: torch.Size) -> torch.Size:
     except RuntimeError as error:
         raise ValueError(
             f"the batch {tuple(batch)} of x does not broadcast with the batch {tuple(context)} of "
-            "the context: draw as many samples as there are contexts, or give x one more "
-            "dimension."
+            "the context, whose last dimension alone is its features: draw as many samples as "
+            "there are contexts, or give x one more dimension."
         ) from error

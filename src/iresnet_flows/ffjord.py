@@ -247,7 +247,7 @@ class FFJORD(Layer):
             return (probe * jacobian.apply(probe[None])[0]).sum(-1)
         if jacobian.known_traces(1):
             return jacobian.traces(1)[0]
-        return jacobian.core().diagonal(dim1=-2, dim2=-1).sum(-1)
+        return jacobian.core().diagonal(dim1=-2, dim2=-1).sum((-2, -1))
 
     def extra_repr(self) -> str:
         return f"features={self.features}, method={self.method!r}, time={self.time}"

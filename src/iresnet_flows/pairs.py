@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.concrete import is_wrapped
+from iresnet_flows.concrete import is_recorded, is_wrapped
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.remembered import same
 
 __all__ = ["Cache", "Pair"]
+
+OWN = frozenset(vars(nn.Module())) - {"training"}
+"""What torch keeps in every module, but for its mode."""
 
 
 class Cache:
@@ -24,7 +27,7 @@ class Cache:
 
     def keep(self, pair: Pair) -> Pair | None:
         """The pair; None where its values are hidden, so that no change could be seen."""
-        hidden = torch.compiler.is_compiling() or any(map(is_wrapped, pair.tensors))
+        hidden = is_recorded() or any(map(is_wrapped, pair.tensors))
         self.pair = None if hidden else pair
         if not hidden:
             pair.note_values()
@@ -38,7 +41,7 @@ class Cache:
         y: Tensor | None = None,
     ) -> Pair | None:
         """The pair of these very tensors, of which one may be left open, if it still holds."""
-        pair = self.pair
+        pair = None if is_recorded() else self.pair
         if pair is None or not (x is pair.x or x is None) or not (y is pair.y or y is None):
             return None
         return pair if layer is pair.layer and context is pair.context and pair.holds() else None
@@ -122,7 +125,7 @@ def members(modules: Sequence[nn.Module]) -> list[Any]:
         found += module._parameters.values()
         found += module._buffers.values()
         found += module._modules.values()
-        found += [value for name, value in vars(module).items() if name[0] != "_"]
+        found += [value for name, value in vars(module).items() if name not in OWN]
     return found
 
 

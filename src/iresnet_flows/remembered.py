@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iresnet_flows.concrete import is_wrapped
+from iresnet_flows.concrete import is_recorded, is_wrapped
 
 __all__ = ["Remembered"]
 
@@ -30,7 +30,7 @@ class Remembered:
         self.last: tuple[tuple[Tensor, ...], Any] | None = None
 
     def __call__(self, *tensors: Tensor) -> Any:
-        if torch.compiler.is_compiling() or any(map(is_wrapped, tensors)):
+        if is_recorded() or any(map(is_wrapped, tensors)):
             with torch.no_grad():
                 return self.function(tensors)
 

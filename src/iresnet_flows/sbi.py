@@ -50,8 +50,9 @@ def build_iresnet(
     As ``density_estimator`` of `NPE` x is the parameters and y the data, of `NLE` the other way
     around, ``density_estimator=lambda theta, x: build_iresnet(x, theta)``: sbi calls every
     builder with the parameters first. `log_prob` is explicit, `sample` iterates. In `eval` mode,
-    where sbi validates and samples, the log-det is exact up to 64 features and certified beyond,
-    and never random.
+    where sbi validates and samples, the log-det is exact if the branches are at most 64 entries
+    wide at their narrowest, as with the default `hidden_features`; else it is an unbiased estimate
+    unless ``log_det=Exact()`` is passed.
 
     A network encodes y once for all residual blocks. Before them stands an elementwise affine map
     whose scale and shift come from the encoding: it moves and widens the density with y at once,

@@ -15,6 +15,7 @@ from iresnet_flows import (
     LipschitzMLP,
     PowerSeries,
 )
+from iresnet_flows.lipschitz import LipschitzElementwise
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 pytestmark = pytest.mark.skipif(
@@ -31,6 +32,7 @@ BRANCHES = {
     ),
     "dense": (lambda: LipschitzDenseNet(3, (4, 4)), (3,)),
     "dense, context": (lambda: LipschitzDenseNet(2, (4,), context_features=2), (2,)),
+    "elementwise, context": (lambda: LipschitzElementwise(3, 4, context_features=2), (3,)),
     "claimed": (lambda: ClaimedBranch(Bounded(3), 0.8), (3,)),
     "claimed, context": (lambda: ClaimedBranch(Bounded(2, 3), 0.8, 3), (2,)),
 }
@@ -51,3 +53,18 @@ def test_the_forward_compiles_without_a_graph_break_for_every_batch_size(make, e
         results = compiled(x, context)
         torch.manual_seed(0)
         torch.testing.assert_close(results, block(x, context))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", [n for n in BRANCHES if not n.startswith(("conv", "claimed"))])
+def test_a_trace_follows_the_parameters_and_not_what_is_remembered(name):
+    make, event = BRANCHES[name]
+    block = InvertibleResidualBlock(make())
+    features = block.context_features
+    x = torch.randn(3, *event)
+    arguments = (x,) if features is None else (x, torch.randn(3, features))
+    with torch.no_grad():
+        block.transform(*arguments)  # the bounds of these weights are at hand
+        traced = torch.jit.trace_module(block, {"transform": arguments}, check_trace=False)
+        hostile(block)
+        torch.testing.assert_close(traced.transform(*arguments), block.transform(*arguments))

@@ -22,6 +22,7 @@ from iresnet_flows import (
     LipschitzMLP,
     PowerSeries,
 )
+from iresnet_flows.lipschitz import LipschitzElementwise
 
 BLOCKS = {
     "mlp": (partial(LipschitzMLP, 3, (6, 4)), (3,), InvertibleResidualBlock),
@@ -33,6 +34,11 @@ BLOCKS = {
     "dense, context": (
         partial(LipschitzDenseNet, 2, (4, 4), context_features=2),
         (2,),
+        InvertibleResidualBlock,
+    ),
+    "elementwise, context": (
+        partial(LipschitzElementwise, 3, 4, context_features=2),
+        (3,),
         InvertibleResidualBlock,
     ),
     "convolutions, context": (
@@ -323,7 +329,7 @@ def _hasty_threads():
 
 @pytest.mark.usefixtures("_hasty_threads")
 def test_threads_that_share_what_is_remembered_do_not_mix_it_up():
-    norms_of = LipschitzMLP(3, (6, 4)).norms
+    norms_of = LipschitzMLP(3, (6, 4)).limiter.norms
     weights = [build("mlp", seed=seed)[0].branch.weights for seed in range(3)]
     expected = [norms_of.function([w.detach() for w in ws]).values for ws in weights]
 

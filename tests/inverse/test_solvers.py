@@ -277,3 +277,22 @@ def test_an_equation_of_a_matrix_has_the_gradients_of_the_closed_form(kind):
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("solver", [Anderson(), FixedPoint(), Newton()])
+def test_a_context_of_one_row_serves_rows_that_leave_at_different_times(solver):
+    branch = LipschitzMLP(2, (8, 8), 0.97, context_features=3)
+    with torch.no_grad():
+        branch.weights[-1].mul_(100)
+    block = InvertibleResidualBlock(branch, solver=solver)
+    y = torch.randn(50, 2) * torch.logspace(-3, 3, 50).unsqueeze(1)
+    context = torch.randn(1, 3)
+    solution = block.solve(y, context)
+    assert solution.converged.all()
+    torch.testing.assert_close(solution.value, block.invert(y, context.expand(50, 3)))
+
+
+def test_an_absolute_tolerance_alone_leaves_the_gradient_its_own():
+    block = InvertibleResidualBlock(LipschitzMLP(2), solver=Anderson(atol=1e-9, rtol=0.0))
+    y = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(block.double().invert, y)

@@ -70,6 +70,13 @@ def test_a_loaded_model_does_not_begin_again():
     assert torch.equal(fresh.transform(2 * x), layer.transform(2 * x))
 
 
+def test_a_layer_whose_parameters_alone_were_loaded_does_not_begin_again():
+    x = images()
+    layer, fresh = begun(x), ActNorm(3).double()
+    fresh.load_state_dict(dict(layer.named_parameters()), strict=False)
+    assert torch.equal(fresh.transform(2 * x), layer.transform(2 * x))
+
+
 def test_a_copy_of_a_begun_layer_does_not_begin_again():
     x = images()
     layer = begun(x)

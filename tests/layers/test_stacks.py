@@ -79,6 +79,7 @@ def test_what_is_no_layer_is_refused():
 def test_signs_multiply():
     assert Stack([Flip(), block()]).sign == -1
     assert Stack([Flip(), Flip()]).sign == 1
+    assert Inverted(Flip()).sign == -1
 
 
 def test_a_deferred_log_det_is_of_the_pass_that_gave_the_value():

@@ -9,6 +9,7 @@ import torch
 from cases import ACTIVATIONS
 from torch import nn
 
+from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
 from iresnet_flows.lipschitz import Elementwise, make_activation
 
 GRID = torch.linspace(-50, 50, 400_001, dtype=torch.float64)
@@ -86,3 +87,17 @@ def test_a_bare_module_is_answered_with_how_to_wrap_it():
 def test_a_slope_that_is_not_positive_and_finite_is_refused(slope):
     with pytest.raises(ValueError, match="slope must be a positive finite number"):
         Elementwise(nn.Tanh(), slope=slope)
+
+
+def test_a_module_with_parameters_follows_the_dtype_of_the_solver():
+    activation = Elementwise(nn.PReLU(), slope=1.0)
+    block = InvertibleResidualBlock(LipschitzMLP(2, activation=activation))
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(block.invert(block.transform(x)), x, rtol=0, atol=1e-5)
+
+
+def test_softplus_does_not_jump_where_it_is_nearly_the_identity():
+    z = torch.linspace(19.9, 41, 20_001, dtype=torch.float64).unsqueeze(1)
+    value, slope = make_activation("softplus").linearize(z)
+    quotient = value.diff(dim=0) / z.diff(dim=0)
+    torch.testing.assert_close(quotient, slope[1:, 0], rtol=0, atol=1e-9)

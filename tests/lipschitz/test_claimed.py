@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -191,6 +192,83 @@ def test_a_module_with_shared_parameters_has_the_gradient_of_both_uses():
     truth = torch.linalg.slogdet(torch.eye(2) + jacobian).logabsdet
     (expected,) = torch.autograd.grad((x + module(x)).sum() + truth.sum(), first.weight)
     torch.testing.assert_close(result, expected)
+
+
+class Roundabout(nn.Module):
+    """A module that finds its parts through what it has kept of itself."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2, bias=False)
+        self.calls = []
+        self.way = {
+            "method": self.inner,
+            "partial": partial(self.scaled, factor=0.9),
+            "function": lambda x: 0.9 * self.linear(x).sin(),
+            "list": [self.linear],
+            "tuple in a dict": {"parts": (self.linear,)},
+        }[way]
+
+    def inner(self, x):
+        return self.scaled(x, 0.9)
+
+    def scaled(self, x, factor):
+        return factor * self.linear(x).sin()
+
+    def forward(self, x):
+        self.calls.append(len(x))
+        match self.way:
+            case [linear] | {"parts": (linear,)}:
+                return 0.9 * linear(x).sin()
+        return self.way(x)
+
+
+@pytest.mark.parametrize("way", ["method", "partial", "function", "list", "tuple in a dict"])
+def test_a_module_that_refers_to_itself_has_its_gradients(way):
+    module = Roundabout(way).double()
+    with torch.no_grad():
+        module.linear.weight.copy_(orthogonal(2, 0.8))
+    block = InvertibleResidualBlock(ClaimedBranch(module, 0.73), Exact())
+    x = torch.randn(4, 2, dtype=torch.float64)
+
+    def truth(x):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda t: module(t).sum(0), x, create_graph=True
+        ).transpose(0, 1)
+        return torch.linalg.slogdet(torch.eye(2) + jacobian).logabsdet.sum()
+
+    def gradient(value):
+        return torch.autograd.grad(value, module.linear.weight)[0]
+
+    torch.testing.assert_close(gradient(block(x)[1].sum()), gradient(truth(x)))
+    y, shift = block.transform(x).detach(), 1e-6
+    found = gradient(block.invert(y).sum())
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        moved = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                module.linear.weight[i, j] += sign * shift
+                moved.append(block.invert(y).sum())
+                module.linear.weight[i, j] -= sign * shift
+        assert float(found[i, j]) == pytest.approx(
+            float(moved[0] - moved[1]) / (2 * shift), abs=1e-4
+        )
+    assert module.calls  # what the module notes is kept
+    block.float().invert(y.float())
+
+
+def test_a_module_without_parameters_is_inverted():
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return 0.5 * x.sin()
+
+    block = InvertibleResidualBlock(ClaimedBranch(Fixed(), 0.5), Exact(), memory="low")
+    x = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    y, logabsdet = block(x)
+    torch.testing.assert_close(block.invert(y), x, rtol=0, atol=1e-8)
+    torch.testing.assert_close(logabsdet, (1 + 0.5 * x.cos()).log().sum(1))
+    logabsdet.sum().backward()
+    torch.testing.assert_close(x.grad, -0.5 * x.sin() / (1 + 0.5 * x.cos()))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -68,7 +68,7 @@ def test_the_bound_holds_at_first_and_after_hostile_steps_in_either_dtype(make, 
     check_bound(g, rounding)
     train_hostilely(g)
     check_bound(g, rounding)
-    assert g.lipschitz_bound() > 0.9 * g.lipschitz
+    assert g.lipschitz_bound() > 0.7 * g.lipschitz
 
 
 @each_branch

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from iresnet_flows.lipschitz import spectral_norm_bound
+from iresnet_flows import LipschitzConvNet, LipschitzMLP
+from iresnet_flows.lipschitz import LipschitzElementwise, spectral_norm_bound
 
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5), (16, 16), (64, 64), (64, 2), (2, 64), (130, 64)]
 
@@ -120,3 +122,59 @@ def test_the_bound_maps_over_a_leading_dimension():
     weights = torch.randn(4, 3, 5)
     mapped = torch.func.vmap(spectral_norm_bound)(weights)
     torch.testing.assert_close(mapped, torch.stack([spectral_norm_bound(w) for w in weights]))
+
+
+def true_product(g):
+    maps = [m.weight.detach().double() for m in g.at().maps]
+    if isinstance(g, LipschitzElementwise):
+        inner, outer = maps
+        return (
+            (inner.abs() * outer.unflatten(0, (g.activations[0].copies, -1)).norm(dim=0))
+            .sum(0)
+            .max()
+        )
+    return math.prod(torch.linalg.matrix_norm(m, 2) for m in maps)
+
+
+@pytest.mark.parametrize(
+    "make", [partial(LipschitzMLP, 4, (4, 4)), partial(LipschitzElementwise, 4, 4)]
+)
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        *((torch.float16, size) for size in (1, 30, 60, 100, 300)),
+        *((torch.bfloat16, size) for size in (1, 1e6, 1e15)),
+        *((torch.float32, size) for size in (1, 1e13, 1e14, 1e16, 1e19)),
+        *((torch.float64, size) for size in (1, 1e100, 1e150)),
+    ],
+)
+def test_weights_so_large_that_the_last_one_turns_tiny_keep_the_bound(make, dtype, size):
+    g = make().to(dtype)
+    with torch.no_grad():
+        for weight in g.weights:
+            weight.copy_(size * torch.randn(weight.shape, dtype=torch.float64))
+    assert float(true_product(g)) <= float(g.lipschitz_bound()) <= 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make", [partial(LipschitzMLP, 64, (128, 128)), partial(LipschitzConvNet, 3, (64, 64))]
+)
+def test_few_digits_cost_little_of_the_bound(make, dtype):
+    g = make()
+    with torch.no_grad():
+        for weight in g.weights:
+            weight.mul_(20)
+    before = g.at().maps[-1].weight.norm()
+    after = g.to(dtype).at().maps[-1].weight.float().norm()
+    assert 0.9 * before <= after <= before
+
+
+def test_precisions_of_single_backends_are_no_obstacle(monkeypatch):
+    def refuse():
+        raise RuntimeError("PyTorch is checking the matmul precision without a backend name")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    weight = torch.randn(64, 64)
+    bound = spectral_norm_bound(weight)
+    assert bound >= torch.linalg.matrix_norm(weight.double(), 2)

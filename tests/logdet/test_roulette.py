@@ -115,6 +115,8 @@ def test_the_length_is_that_of_the_stated_distribution(continuation):
     _, jacobian = g.linearize(x)
 
     class Counting:
+        tensors = (x,)
+
         def known_traces(self, count):
             return 0
 
@@ -176,3 +178,21 @@ def test_a_generator_governs_probes_and_lengths():
 def test_numbers_out_of_range_are_refused(name, value, message):
     with pytest.raises(ValueError, match=message):
         RussianRoulette(**{name: value})
+
+
+def test_a_step_that_is_nan_gives_the_value_nan():
+    g = LipschitzMLP(20)
+    with torch.no_grad():
+        g.weights[0][0, 0] = math.nan
+    assert InvertibleResidualBlock(g, RussianRoulette())(torch.randn(3, 20))[1].isnan().all()
+
+
+@pytest.mark.parametrize("log_det", [RussianRoulette(), PowerSeries(terms=3)])
+def test_samples_of_autocast_are_measured(log_det):
+    block = InvertibleResidualBlock(LipschitzMLP(20, (30, 30)), log_det)
+    x = torch.randn(3, 20).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16), block.frozen():
+        logabsdet = block(x)[1]
+    with block.frozen():
+        expected = block(x.float())[1]
+    torch.testing.assert_close(logabsdet.float(), expected, rtol=0.05, atol=0.02)

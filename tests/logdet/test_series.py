@@ -240,3 +240,8 @@ def test_over_all_signs_the_value_and_both_derivatives_are_exact(estimator, hidd
         results.append((value, *first, *second))
     for result, expected in zip(*results, strict=True):
         torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_number_of_terms_that_is_not_whole_is_refused():
+    with pytest.raises(TypeError, match=r"terms must be a whole number, got 2\.5"):
+        PowerSeries(terms=2.5)

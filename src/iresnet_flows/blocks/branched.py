@@ -152,7 +152,8 @@ class BranchedLayer(Layer):
     def maker(self, context: Tensor | None) -> tuple[Callable[..., Residual], tuple[Tensor, ...]]:
         """The branch in place as a function of all tensors that it depends on, and these."""
         at = At(self.branch)
-        names, tensors = zip(*at.named_parameters())
+        named = dict(at.named_parameters())
+        names, tensors = tuple(named), tuple(named.values())
         given = () if context is None else (context,)
 
         def make(*values: Tensor) -> Residual:

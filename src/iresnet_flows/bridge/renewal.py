@@ -8,7 +8,7 @@ from types import MethodType
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
-from torch.distributions import Transform
+from torch.distributions import Distribution, Transform
 from torch.distributions.transforms import _InverseTransform
 
 __all__ = ["Visit", "renewed"]
@@ -69,11 +69,21 @@ def leaf(name: str, value: Any, visit: Visit) -> Any:
     """A tensor or module, or a function that may belong to a module."""
     if isinstance(value, (Tensor, nn.Module)):
         return visit(name, value)
+    if isinstance(value, Distribution) and asks_for_gradient(value):
+        raise ValueError(
+            f"{name} is a {type(value).__name__} of parameters, which were spent when it was "
+            "built, and would stay as they are: let a module hold them, such as a TransformModule "
+            "of Pyro that builds the distribution when it is called."
+        )
     function = value.func if isinstance(value, partial) else value
     owner = getattr(function, "__self__", function)
     if isinstance(owner, nn.Module):
         visit(name, owner)
     return value
+
+
+def asks_for_gradient(distribution: Distribution) -> bool:
+    return any(isinstance(v, Tensor) and v.requires_grad for v in vars(distribution).values())
 
 
 def holds_transforms(values: Iterable[Any]) -> bool:

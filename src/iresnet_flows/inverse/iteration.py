@@ -116,7 +116,7 @@ class Solver(ABC):
 
     def relative(self) -> Solver:
         """The same solver with a tolerance that is relative alone."""
-        return replace(self, atol=0.0)
+        return replace(self, atol=0.0, rtol=self.rtol or None)
 
     def tolerances(self, dtype: torch.dtype) -> tuple[float, float]:
         """atol and rtol for a result of that dtype."""

@@ -20,7 +20,8 @@ class Solution:
     Arguments:
         value: The solution :math:`x`, with shape ``(B, *event)``.
         error_bound: A bound of the distance from the exact solution, in norm, with shape (B,).
-        converged: Whether that bound meets the tolerance, with shape (B,).
+        converged: Whether that bound, but for the last rounding of x to its dtype, meets the
+            tolerance, with shape (B,).
         steps: The evaluations of g that the sample needed, with shape (B,).
 
     Example:

@@ -104,7 +104,8 @@ class Newton(Solver):
     r"""Newton's method, :math:`x \leftarrow x + (I + J)^{-1} r`, with the safeguard of `Anderson`.
 
     A step costs an evaluation of g with its Jacobian, that is d products, and :math:`O(d^3)`;
-    few are needed. The gradient of an inverse takes one. For small d.
+    few are needed. The gradient of an inverse takes one. For small d, and for any d where J is
+    diagonal, as that of `LipschitzElementwise`: a step then costs one product.
 
     The arguments, and what it raises, are those of `FixedPoint`.
 
@@ -146,7 +147,7 @@ class Secants(Picard):
         # What the others explain up to a hundredth is mostly how g bends.
         size = norms(dr)
         fresh = per_sample((size > 1e-2 * whole) & size.isfinite(), dr)
-        size = per_sample(size, dr)
+        size = torch.where(fresh, per_sample(size, dr), 1.0)
         dx, dr = (torch.where(fresh, t / size, 0.0).unsqueeze(0) for t in (dx, dr))
         if self.pairs is not None:
             dx, dr = (torch.cat(both) for both in zip(self.pairs, (dx, dr)))
@@ -167,14 +168,15 @@ class Tangents(Picard):
 
     def residual(self, x: Tensor, y: Tensor) -> Tensor:
         value, jacobian = self.g.linearize(x)
-        self.there = jacobian.dense()
+        self.there = jacobian.blocks()
         if not hasattr(self, "here"):
             self.here = self.there
         return y - x - value
 
     def step(self, residual: Tensor) -> Tensor:
         inverse = inverse_plus_identity(self.here)
-        return (inverse @ residual.flatten(1).unsqueeze(-1)).reshape(residual.shape)
+        columns = residual.reshape(*inverse.shape[:-1], 1)
+        return (inverse @ columns).reshape(residual.shape)
 
     def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
         self.here = torch.where(per_sample(accepted, self.there), self.there, self.here)

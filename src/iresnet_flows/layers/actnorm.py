@@ -47,13 +47,17 @@ class ActNorm(ElementwiseAffine):
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check("x", x)
-        if self.training and not is_wrapped(x) and not self.initialized:
+        if self.training and not is_wrapped(x) and not self.has_begun():
             self.initialize(x.detach())
         return super().transform(x, context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y = self.transform(x, context)  # sets the scale that the log-det is of
         return y, self.log_abs_det(x)
+
+    def has_begun(self) -> bool:
+        """Whether a batch has set the parameters, or a load of parameters alone."""
+        return bool(self.initialized) or bool(self.log_scale.any()) or bool(self.shift.any())
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:

@@ -38,6 +38,14 @@ class Inverted(Layer):
         self.layer = require_layer(layer)
         self.context_features = layer.context_features
 
+    @property
+    def takes_context(self) -> bool | None:
+        return self.layer.takes_context
+
+    @property
+    def sign(self) -> int:
+        return self.layer.sign
+
     def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
         return self.layer.event_from(event)
 

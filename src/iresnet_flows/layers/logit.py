@@ -69,7 +69,11 @@ class Logit(Layer):
 
     def log_abs_det(self, y: Tensor) -> Tensor:
         # 1 / (p (1 - p)), from y and without cancellation.
-        terms = F.softplus(y) + F.softplus(-y) + math.log(1 - 2 * self.alpha)
+        terms = (
+            F.softplus(y, threshold=40)
+            + F.softplus(-y, threshold=40)
+            + math.log(1 - 2 * self.alpha)
+        )
         return terms.flatten(1).sum(1)
 
     def extra_repr(self) -> str:

@@ -6,6 +6,7 @@ from iresnet_flows.lipschitz.claimed import ClaimedBranch
 from iresnet_flows.lipschitz.convnet import LipschitzConvNet
 from iresnet_flows.lipschitz.convolution_norms import convolution_norm_bound
 from iresnet_flows.lipschitz.densenet import LipschitzDenseNet
+from iresnet_flows.lipschitz.elementwise import LipschitzElementwise
 from iresnet_flows.lipschitz.mlp import LipschitzMLP
 from iresnet_flows.lipschitz.norms import spectral_norm_bound
 
@@ -16,6 +17,7 @@ __all__ = [
     "Elementwise",
     "LipschitzConvNet",
     "LipschitzDenseNet",
+    "LipschitzElementwise",
     "LipschitzMLP",
     "Residual",
     "convolution_norm_bound",

@@ -167,10 +167,11 @@ class Softplus(Fixed):
     r""":math:`z \mapsto \log(1 + e^z)`."""
 
     def value(self, z: Tensor) -> Tensor:
-        return F.softplus(z)
+        # Beyond 20, torch's own would be the identity, and jump there by more than float64 rounds.
+        return F.softplus(z, threshold=40)
 
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return F.softplus(z), z.sigmoid().unsqueeze(1)
+        return self.value(z), z.sigmoid().unsqueeze(1)
 
 
 class Elementwise(Activation):
@@ -210,6 +211,9 @@ class SharpLipSwish:
 
     beta: Tensor
 
+    def to(self, dtype: torch.dtype) -> SharpLipSwish:
+        return type(self)(self.beta.to(dtype))
+
     def value(self, z: Tensor) -> Tensor:
         return z * torch.sigmoid(self.beta * z) / 1.1
 
@@ -238,6 +242,12 @@ class WithState:
 
     module: nn.Module
     state: dict[str, Tensor]
+
+    def to(self, dtype: torch.dtype) -> WithState:
+        state = {
+            name: t.to(dtype) if t.is_floating_point() else t for name, t in self.state.items()
+        }
+        return WithState(self.module, state)
 
     def value(self, z: Tensor) -> Tensor:
         value: Tensor = call_with(self.module, self.state, (z,))

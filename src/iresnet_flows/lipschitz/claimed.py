@@ -43,7 +43,8 @@ class ClaimedBranch(BoundedBranch):
     Arguments:
         module: Called as ``module(x)``, or ``module(x, context)`` with ``context_features``. It
             returns the shape of x, twice differentiable and without random numbers, and treats
-            each sample alone: neither dropout nor batch normalization in train mode. Torch's
+            each sample alone: neither dropout nor batch normalization in train mode. Its tensors
+            must be parameters or buffers, for they follow the dtype of the solver. Torch's
             ``spectral_norm`` is fit for it, though in train mode its weights differ a little
             between the evaluations of one call, and its norm is an estimate from below. It is
             called as a copy with the same tensors, so that attributes that it sets are lost.

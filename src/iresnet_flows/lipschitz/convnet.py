@@ -16,6 +16,7 @@ from iresnet_flows.checks import (
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.convolution_norms import convolution_norms
 from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
+from iresnet_flows.lipschitz.norms import ProductLimiter
 from iresnet_flows.maps.convolutional import ConvolutionalPerceptron
 from iresnet_flows.maps.linear import Convolution
 from iresnet_flows.maps.perceptrons import weight_shapes
@@ -94,7 +95,8 @@ class LipschitzConvNet(LayeredBranch):
         check_kernel_sizes(kernel_sizes, len(activations) + 1)
         matrices = weight_shapes(channels, hidden_channels, [a.copies for a in activations])
         shapes = [(*shape, k, k) for shape, k in zip(matrices, kernel_sizes, strict=True)]
-        super().__init__(shapes, convolution_norms, lipschitz, context_features, activations)
+        limiter = ProductLimiter(convolution_norms)
+        super().__init__(shapes, limiter, lipschitz, context_features, activations)
         self.channels = channels
         self.hidden_channels = tuple(hidden_channels)
         self.kernel_sizes = tuple(kernel_sizes)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_features
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
-from iresnet_flows.lipschitz.norms import Bounds, matrix_norms
+from iresnet_flows.lipschitz.norms import Bounds, ProductLimiter, matrix_norms
 from iresnet_flows.maps.dense_nets import DensePerceptron
 from iresnet_flows.maps.linear import Matrix
 
@@ -92,9 +92,9 @@ class LipschitzDenseNet(VectorBranch):
         entries = [h // k for h, k in zip(hidden_features, copies, strict=True)]
         inputs = accumulate(hidden_features, initial=features)
         shapes = list(zip([*entries, features], inputs, strict=True))
-        norms = partial(dense_norms, [a.slope for a in activations])
+        limiter = ProductLimiter(partial(dense_norms, [a.slope for a in activations]))
         super().__init__(
-            features, hidden_features, shapes, norms, lipschitz, context_features, activations
+            features, hidden_features, shapes, limiter, lipschitz, context_features, activations
         )
         self.angles = nn.Parameter(torch.empty(len(activations)))
         self.reset_parameters()

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from iresnet_flows.checks import check_context, check_input, check_widths
 from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import BoundedBranch
-from iresnet_flows.lipschitz.norms import Norms, constrain
+from iresnet_flows.lipschitz.norms import Limiter
 from iresnet_flows.maps.perceptrons import Nonlinearity, Scaled
-from iresnet_flows.remembered import Remembered
 
 __all__ = ["LayeredBranch", "VectorBranch", "make_activations"]
 
@@ -49,7 +48,7 @@ class LayeredBranch(BoundedBranch):
 
     Arguments:
         shapes: Those of the weights; the first number is that of the layer's entries.
-        norms: What gives the `Bounds` of what they depend on, such as `matrix_norms`.
+        limiter: What holds their bound below the limit, such as `ProductLimiter`.
         lipschitz: The bound of the whole branch, in (0, 1).
         context_features: The dimension of the context, or None.
         activations: For each layer but the last.
@@ -58,7 +57,7 @@ class LayeredBranch(BoundedBranch):
     def __init__(
         self,
         shapes: Sequence[tuple[int, ...]],
-        norms: Norms,
+        limiter: Limiter,
         lipschitz: float,
         context_features: int | None,
         activations: Sequence[Activation],
@@ -66,7 +65,7 @@ class LayeredBranch(BoundedBranch):
         super().__init__(lipschitz, context_features)
         self.activations = nn.ModuleList(activations)
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
-        self.norms = Remembered(norms)
+        self.limiter = limiter
         self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
         widths = [shape[0] for shape in shapes if context_features is not None]
         self.context_weights = nn.ParameterList(
@@ -98,23 +97,23 @@ class LayeredBranch(BoundedBranch):
     def constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """The weights, the last one shrunk for the bound, and what the branch then has."""
         slope = self.slope()
-        weights, product = self.shrunk(tuple(self.weights), self.lipschitz / slope)
-        return weights, product * slope
+        weights, bound = self.shrunk(tuple(self.weights), self.lipschitz / slope)
+        return weights, bound * slope
 
     def shrunk(
         self, parameters: tuple[Tensor, ...], limit: float
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The weights for a product of bounds below the limit, and the product that it then is.
+        """The weights for a bound below the limit, and the bound that they then have.
 
         Arguments:
-            parameters: What the bounds depend on; the last weight comes last.
-            limit: What the product is at most.
+            parameters: What the bound depends on; the last weight comes last.
+            limit: What it is at most.
         """
-        last, product = constrain(parameters, self.norms(*parameters), limit, self.norms.function)
+        last, bound = self.limiter(parameters, limit)
         # Copies, for what is made of them may be evaluated after a step that changes the weights.
         # A slice of a ParameterList would cut what stands in for parameters from its graph.
         hidden = [weight.clone() for weight in tuple(self.weights)[:-1]]
-        return (*hidden, last), product
+        return (*hidden, last), bound
 
     def conditioned(
         self, context: Tensor | None
@@ -125,6 +124,8 @@ class LayeredBranch(BoundedBranch):
         if context is None:
             return biases, activations
 
+        if context.dim() == 2 and len(context) == 1:
+            context = context.squeeze(0)  # for all samples, of which a solve lets some go
         shifts = (context @ weight.mT for weight in self.context_weights)
         scales = ((context @ weight.mT).cos() for weight in self.context_scales)
         return (
@@ -156,12 +157,12 @@ class VectorBranch(LayeredBranch):
         features: int,
         hidden_features: Sequence[int],
         shapes: Sequence[tuple[int, int]],
-        norms: Norms,
+        limiter: Limiter,
         lipschitz: float,
         context_features: int | None,
         activations: Sequence[Activation],
     ) -> None:
-        super().__init__(shapes, norms, lipschitz, context_features, activations)
+        super().__init__(shapes, limiter, lipschitz, context_features, activations)
         self.features = features
         self.hidden_features = tuple(hidden_features)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from iresnet_flows.checks import check_features
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
-from iresnet_flows.lipschitz.norms import matrix_norms
+from iresnet_flows.lipschitz.norms import ProductLimiter, matrix_norms
 from iresnet_flows.maps.linear import Matrix
 from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes
 
@@ -86,7 +86,7 @@ class LipschitzMLP(VectorBranch):
             features,
             hidden_features,
             shapes,
-            matrix_norms,
+            ProductLimiter(matrix_norms),
             lipschitz,
             context_features,
             activations,

@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from iresnet_flows.remembered import Remembered
+
 __all__ = [
     "Bounds",
+    "Limiter",
     "Norms",
-    "constrain",
+    "ProductLimiter",
     "matrix_norms",
+    "quantum",
     "scaled",
     "schatten_norms",
+    "shrunk",
     "spectral_norm_bound",
 ]
 
@@ -40,6 +45,8 @@ class Bounds(NamedTuple):
 
 
 Norms = Callable[[tuple[Tensor, ...]], Bounds]
+Limiter = Callable[[tuple[Tensor, ...], float], tuple[Tensor, Tensor]]
+"""Gives the last of some parameters, shrunk for a bound below a limit, and what that then is."""
 
 
 def matrix_norms(weights: Sequence[Tensor]) -> Bounds:
@@ -156,7 +163,10 @@ def scaled(weight: Tensor, few: bool = True) -> tuple[Tensor, Tensor]:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def float32_is_exact() -> bool:
     """Whether products of float32 round as float32 does, and not as a format of fewer digits."""
-    return torch.get_float32_matmul_precision() == "highest"
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # the precision of some backend was set apart
+        return False
 
 
 def spectral_norm_bound(weight: Tensor) -> Tensor:
@@ -205,22 +215,23 @@ class Shrink(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(norms: Norms, limit: float, scale: Tensor, *tensors: Tensor) -> Tensor:
-        return tensors[len(tensors) // 2 - 1] * scale
+    def forward(norms: Norms, limit: Tensor, scale: Tensor, *tensors: Tensor) -> Tensor:
+        return shrunk(tensors[len(tensors) // 2 - 1], scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.norms, ctx.limit, *tensors = inputs
+        ctx.norms, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        scale, *tensors = ctx.saved_tensors
+        limit, scale, *tensors = ctx.saved_tensors
         count = len(tensors) // 2
         weights, slopes = tensors[:count], tensors[count:]
         if torch.is_grad_enabled():
             bounds, slopes = ctx.norms(weights)
-            scale = shrinkage(bounds, ctx.limit)[0].to(cotangent.dtype)
+            scale = shrinkage(bounds, limit)[0]
+        scale = scale.to(cotangent.dtype)
         # The scale does not move below the limit.
         moving = (scale < 1).to(scale.dtype) * scale
         pull = moving * (cotangent * weights[-1]).sum()
@@ -229,29 +240,46 @@ class Shrink(torch.autograd.Function):
         return None, None, None, *gradients, *[None] * count
 
 
-def shrinkage(bounds: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+def shrunk(weight: Tensor, scale: Tensor) -> Tensor:
+    """The weight times a factor in float64, each entry rounded once."""
+    return (weight.double() * scale).to(weight.dtype)
+
+
+def quantum(dtype: torch.dtype) -> float:
+    """The largest rounding error of numbers that are too small for a relative one."""
+    info = torch.finfo(dtype)
+    # Of the others torch may flush them to zero.
+    return info.smallest_normal * (info.eps / 2 if dtype == torch.float16 else 1)
+
+
+def shrinkage(bounds: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     """The factor for a product of bounds below the limit, and the product that it leaves."""
-    total, most = bounds.log().sum(), math.log(limit)  # the product itself may be out of range
-    return (most - total).clamp_max(0).exp(), total.clamp_max(most).exp()
+    total, most = bounds.log().sum(), limit.log()  # the product itself may be out of range
+    return (most - total).clamp_max(0).exp(), torch.minimum(total, most).exp()
 
 
-def constrain(
-    parameters: Sequence[Tensor], bounds: Bounds, limit: float, norms: Norms
-) -> tuple[Tensor, Tensor]:
-    """The last weight, shrunk for a product of bounds below the limit, and what that then is.
+class ProductLimiter:
+    """Holds the product of bounds below a limit.
 
     Arguments:
-        parameters: What the bounds depend on; the last one is a matrix or kernel, and its norm
-            one of the bounds.
-        bounds: What they are.
-        limit: What the product is at most.
-        norms: What gave the bounds.
+        norms: Gives the `Bounds` of parameters, the last of which is a matrix or kernel, and its
+            norm one of the bounds.
     """
-    # Scaling rounds too, and so does the product.
-    last = parameters[-1]
-    terms = max(last.shape[:2]) * math.prod(last.shape[2:])
-    slack = 1 + 2 * terms * torch.finfo(last.dtype).eps
-    within = limit / slack * (1 - 1e-12)
-    scale, product = shrinkage(bounds.values, within)
-    shrunk = Shrink.apply(norms, within, scale.to(last.dtype), *parameters, *bounds.slopes)
-    return shrunk, product * slack
+
+    def __init__(self, norms: Norms) -> None:
+        self.norms = Remembered(norms)
+
+    def __call__(self, parameters: tuple[Tensor, ...], limit: float) -> tuple[Tensor, Tensor]:
+        """The last weight, shrunk, and the product that it leaves."""
+        last = parameters[-1]
+        bounds: Bounds = self.norms(*parameters)
+        # Scaling rounds the entries of W s by u |W s|, which in norm is u k r^(1/2) |W| s at most,
+        # and tiny ones by a quantum, which is k (m n k^2)^(1/2) of it.
+        taps = math.prod(last.shape[2:])
+        slack = 1 + torch.finfo(last.dtype).eps * (1 + (taps * min(last.shape[:2])) ** 0.5) + 1e-12
+        others = bounds.values[:-1].log().sum().exp()
+        lost = others * (quantum(last.dtype) * (taps * last.numel()) ** 0.5)
+        within = (limit / slack - lost).clamp_min(0)
+        scale, product = shrinkage(bounds.values, within)
+        weight = Shrink.apply(self.norms.function, within, scale, *parameters, *bounds.slopes)
+        return weight, (product * slack + lost).clamp_max(limit)

@@ -67,7 +67,7 @@ class Exact:
         with torch.no_grad(), full_precision(jacobian.tensors[0]):
             v = jacobian.basis()
             dense, steps = jacobian.dense_in_steps()
-            value = measure(function, dense)
+            value = measure(function, dense.unsqueeze(1))
             w = derivative_rows(function, dense).reshape(v.shape)
         # The whole value is the first total; the others give their share of the gradient alone.
         totals = torch.cat((value[None], value.new_zeros(len(v) - 1, *value.shape)))
@@ -76,9 +76,9 @@ class Exact:
 
 
 def measure(function: Function, m: Tensor) -> Tensor:
-    """The function of matrices (B, r, r)."""
+    """The function of all matrices (B, n, r, r) of a sample together."""
     terms = ((function.plus, m), (function.minus, -m))
-    values = [factor * logdet_plus_identity(x) for factor, x in terms if factor]
+    values = [factor * logdet_plus_identity(x).sum(1) for factor, x in terms if factor]
     return torch.stack(values).sum(0) if len(values) > 1 else values[0]
 
 
@@ -94,7 +94,7 @@ def rows_of(function: Function, jacobian: Jacobian, v: Tensor, _: Tensor) -> Ten
 
 
 def logdet_plus_identity(m: Tensor) -> Tensor:
-    """log|det(I + M)| of matrices (B, r, r), accurate for small M where r is 1 or 2."""
+    """log|det(I + M)| of matrices (..., r, r), accurate for small M where r is 1 or 2."""
     m = m.to(torch.promote_types(m.dtype, torch.float32))
     trace = m.diagonal(dim1=-2, dim2=-1).sum(-1)
     match m.shape[-1]:

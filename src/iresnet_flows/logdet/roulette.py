@@ -95,14 +95,15 @@ class RussianRoulette:
         function: Function = RESIDUAL,
     ) -> Draw:
         generator = generator or self.generator
-        v = rademacher((self.probes, *x.shape), x, generator)
+        v = rademacher((self.probes, *x.shape), jacobian.tensors[0], generator)
         chain = Chain(jacobian, v, lipschitz, function)
         for _ in range(self.terms):
             chain.step()
 
         tail = self.tail(chain)
         length = tail.draw(generator)
-        for j in range(1, int(concrete(length).max()) + 1):
+        longest = concrete(length).nan_to_num(1.0).max()  # where a step is NaN, so is the value
+        for j in range(1, int(longest) + 1):
             chain.step(torch.where(length >= j, 1 / tail.chance(j), 0))
         return chain.draw(torch.zeros_like(chain.reach[0]))
 
@@ -115,7 +116,7 @@ class RussianRoulette:
         if self.continuation is None:
             return Tail(torch.minimum(chain.ratio().double(), slow), slow, RARE)
 
-        bound = float(concrete(slow))
+        bound = float(concrete(slow).max())
         if self.continuation <= bound**2 and self.heavy_tail == "refuse":
             raise InfiniteVariance(
                 f"a tail that goes on with probability {self.continuation:.3g} has a finite "

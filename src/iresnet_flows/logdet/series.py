@@ -92,7 +92,7 @@ class PowerSeries:
         generator: torch.Generator | None = None,
         function: Function = RESIDUAL,
     ) -> Draw:
-        v = rademacher((self.probes, *x.shape), x, generator or self.generator)
+        v = rademacher((self.probes, *x.shape), jacobian.tensors[0], generator or self.generator)
         chain = Chain(jacobian, v, lipschitz, function)
         while not self.ends(chain):
             chain.step()
@@ -109,10 +109,12 @@ class PowerSeries:
             return True
         if chain.k < self.max_terms:
             return False
-        tail = concrete(chain.tail()).max()
+        tail = concrete(chain.tail())
+        if not len(tail) or tail.max() <= self.tolerance:
+            return True
         warnings.warn(
             f"The log-det series was cut after {chain.k} terms with a certified tail of "
-            f"{float(tail):.1e} nats, above the tolerance {self.tolerance:.1e}: "
+            f"{float(tail.max()):.1e} nats, above the tolerance {self.tolerance:.1e}: "
             "raise max_terms or tolerance, or build the branch with a smaller lipschitz.",
             SeriesNotConvergedWarning,
             stacklevel=5,

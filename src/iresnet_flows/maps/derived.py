@@ -49,8 +49,8 @@ class Transposed(Derived):
     def apply_transposed(self, w: Tensor) -> Tensor:
         return self.jacobian.apply(w)
 
-    def dense(self) -> Tensor:
-        return self.jacobian.dense().mT
+    def blocks(self) -> Tensor:
+        return self.jacobian.blocks().mT
 
 
 class Negated(Derived):
@@ -62,8 +62,8 @@ class Negated(Derived):
     def apply_transposed(self, w: Tensor) -> Tensor:
         return -self.jacobian.apply_transposed(w)
 
-    def dense(self) -> Tensor:
-        return -self.jacobian.dense()
+    def blocks(self) -> Tensor:
+        return -self.jacobian.blocks()
 
 
 @dataclass(frozen=True)

@@ -94,12 +94,16 @@ class Jacobian(ABC):
         eye = torch.eye(d, dtype=self.tensors[0].dtype, device=self.tensors[0].device)
         return eye.reshape(d, 1, *event).expand(d, batch, *event)
 
+    def blocks(self) -> Tensor:
+        """The square blocks (B, n, r, r) on the diagonal of J, outside of which it is zero."""
+        return self.dense().unsqueeze(1)
+
     def core(self) -> Tensor:
-        """Matrices M of the least size, (B, r, r), with det(I + M) = det(I + J), tr M = tr J."""
-        return self.dense()
+        """Blocks M (B, n, r, r) of the least r; det(I + M) and tr M of all are those of J."""
+        return self.blocks()
 
     def rank(self) -> int:
-        """The size r of the core, and a bound of J's rank."""
+        """The size r of the core."""
         return self.features()
 
     def narrows(self) -> bool:
@@ -245,7 +249,7 @@ class MatrixJacobian(ChainJacobian):
     def core(self) -> Tensor:
         # Sylvester: det(I + AB) = det(I + BA), so that the chain may be cut where it is narrowest.
         if not self.narrows():
-            return self.dense()
+            return self.blocks()
 
         cut = 1 + self.entries().index(self.rank())
         matrices = [m.weight for m in self.maps]
@@ -254,7 +258,7 @@ class MatrixJacobian(ChainJacobian):
         core = merged(around[0], slopes[0])
         for slope, weight in zip(slopes[1:], around[1:], strict=True):
             core = onto(weight, slope, core)
-        return core
+        return core.unsqueeze(1)
 
     def rank(self) -> int:
         return min(self.features(), *self.entries())

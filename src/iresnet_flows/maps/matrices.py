@@ -9,7 +9,7 @@ __all__ = ["inverse_plus_identity"]
 
 
 def inverse_plus_identity(m: Tensor) -> Tensor:
-    """The inverses of I + M for matrices (B, r, r); closed forms for r = 1 and 2."""
+    """The inverses of I + M for matrices (..., r, r); closed forms for r = 1 and 2."""
     whole = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device) + m
     match m.shape[-1]:
         case 1:

@@ -24,6 +24,9 @@ class Nonlinearity(Protocol):
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The features and their derivatives, with shape (B, k, h, *space)."""
 
+    def to(self, dtype: torch.dtype) -> Nonlinearity:
+        """The function with all that it depends on in that dtype."""
+
 
 @dataclass(frozen=True)
 class Scaled:
@@ -47,6 +50,9 @@ class Scaled:
     def times(self, copies: Tensor) -> Tensor:
         *batch, h = self.scale.shape
         return copies * self.scale.reshape(*batch, 1, h, *[1] * (copies.dim() - 3))
+
+    def to(self, dtype: torch.dtype) -> Scaled:
+        return Scaled(self.nonlinearity.to(dtype), self.scale.to(dtype))
 
     def take(self, rows: Tensor) -> Scaled:
         return replace(self, scale=per_row(self.scale, rows))
@@ -109,10 +115,11 @@ class Perceptron:
         return replace(self, biases=biases, activations=activations)
 
     def to(self, dtype: torch.dtype) -> Perceptron:
-        """The map in that dtype; scalars of activations follow by themselves."""
+        """The map in that dtype."""
+        activations = tuple(a.to(dtype) for a in self.activations)
         maps = tuple(type(m)(m.weight.to(dtype)) for m in self.maps)
         biases = tuple(b.to(dtype) for b in self.biases)
-        return replace(self, maps=maps, biases=biases)
+        return replace(self, maps=maps, biases=biases, activations=activations)
 
 
 def per_row(values: Tensor, rows: Tensor) -> Tensor:
