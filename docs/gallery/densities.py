@@ -50,8 +50,8 @@ truths = {
 # The flows
 # ---------
 #
-# ``InvertibleResidualFlow`` takes the arguments of nflows' ``SimpleRealNVP`` and is trained as any
-# flow of nflows. Nothing is called between the steps. ``prepare`` standardises the rows.
+# ``InvertibleResidualFlow`` begins with the arguments of nflows' ``SimpleRealNVP`` and is trained
+# as any flow of nflows. Nothing is called between the steps. ``prepare`` standardises the rows.
 
 
 def trained(rows, steps=300):

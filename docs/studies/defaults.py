@@ -54,6 +54,7 @@ class Setting:
         activation: That of the branches.
         lipschitz: The bound of each branch.
         blocks: The number of blocks.
+        elementwise: The number of blocks of each feature alone before them.
         width: The features that each of the two hidden layers of a branch hands on.
         last: The norm that the last layer of a branch starts from.
         phases: Whether hidden biases start spread over a period (of `csin` and `sin`), or at 0.
@@ -65,6 +66,7 @@ class Setting:
     activation: str = "csin"
     lipschitz: float = 0.97
     blocks: int = 8
+    elementwise: int = 4
     width: int = 64
     last: float = PRESENT_LAST
     phases: bool = True
@@ -85,6 +87,7 @@ SETTINGS = {
         f"blocks x width {blocks} x {width}": replace(DEFAULT, blocks=blocks, width=width)
         for blocks, width in ((4, 128), (8, 128), (16, 48))
     },
+    **{f"elementwise blocks {count}": replace(DEFAULT, elementwise=count) for count in (0, 2, 8)},
     "start last layer x 1": replace(DEFAULT, last=1.0),
     "start hidden biases 0": replace(DEFAULT, phases=False),
     **{
@@ -105,6 +108,7 @@ def build(setting: Setting, features: int) -> Flow:
         setting.blocks,
         lipschitz=setting.lipschitz,
         activation=setting.activation,
+        num_elementwise_layers=setting.elementwise,
     )
     for branch in flow.modules():
         if isinstance(branch, LipschitzMLP):

@@ -76,7 +76,7 @@ def test_start_is_the_one_asked_for(study, name):
 
 @pytest.mark.parametrize(
     ("name", "kind", "count"),
-    [("layer Cayley", CayleyBlock, 8), ("layer alternating", Inverted, 4)],
+    [("layer Cayley", CayleyBlock, 12), ("layer alternating", Inverted, 6)],
 )
 def test_layers_are_those_asked_for(study, name, kind, count):
     flow = study.build(study.SETTINGS[name], 2)

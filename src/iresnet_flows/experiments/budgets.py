@@ -17,7 +17,7 @@ class Budget:
 
     Arguments:
         steps: The number of optimiser steps, or None.
-        minutes: The time of training in minutes, validation included, or None.
+        minutes: The time of training in minutes, or None.
     """
 
     steps: int | None = None

@@ -53,6 +53,17 @@ class Settings:
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
+    def seed(self, study: str) -> int:
+        """The seed of a study that is of one.
+
+        Raises:
+            UsageError: Several are asked for.
+        """
+        seeds = self.seeds or (0,)
+        if len(seeds) > 1:
+            raise UsageError(f"{study} is of one seed, got {len(seeds)}: give --seed once.")
+        return seeds[0]
+
 
 def check_scale(scale: str) -> None:
     if scale not in SCALES:

@@ -1,6 +1,7 @@
 """The comparison, end to end and small."""
 
 import json
+import linecache
 import math
 import re
 import subprocess
@@ -19,6 +20,7 @@ from commands import command
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
+from iresnet_flows.experiments.comparison import compare as comparison
 from iresnet_flows.experiments.comparison import contenders
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS, chosen, couplings
 from iresnet_flows.experiments.comparison.results import PROPERTIES, Plan, Result
@@ -230,6 +232,96 @@ def test_contender_whose_loss_is_nan_is_reported_and_the_rest_goes_on(
     assert "the loss became nan at step 0" in nice["failed"][0]
     assert math.isfinite(realnvp["nats"])
     assert "nan" in (tmp_path / "table1.md").read_text()
+
+
+MINE = """
+from pathlib import Path
+
+import torch
+from nflows.distributions.normal import StandardNormal
+from nflows.flows.base import Flow
+from nflows.transforms import LULinear
+
+
+class OneWay(LULinear):
+    def inverse(self, inputs, context=None):
+        raise LookupError("there is no way back")
+
+
+class Moody(LULinear):
+    def forward(self, inputs, context=None):
+        if self.training and Path("BUG").exists():
+            raise LookupError("a bug of mine")
+        return super().forward(inputs, context)
+
+
+def one_way(features):
+    return Flow(OneWay(features), StandardNormal([features]))
+
+
+def moody(features):
+    return Flow(Moody(features), StandardNormal([features]))
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A module of contenders in the working directory, which `sys.modules` forgets again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_contenders", raising=False)
+    (tmp_path / "my_contenders.py").write_text(MINE)
+    yield tmp_path
+    sys.modules.pop("my_contenders", None)
+
+
+def test_a_density_that_cannot_be_sampled_keeps_its_score(mine, monkeypatch):
+    arguments = ("compare", "rings", "--models", "nice", "--contender", "my_contenders:one_way")
+    assert not command(monkeypatch, *arguments, "--steps", 5, "--jobs", 1, "--out", "out")
+    rows = json.loads((mine / "out" / "table1.json").read_text())["rows"]
+    (row,) = [row for row in rows if row["model"] == "my_contenders:one_way"]
+    assert math.isfinite(row["nats"])
+    assert not row["failed"]
+    assert row["inverse_error"] is None
+    results = [Result.load(path) for path in (mine / "out" / "runs").iterdir()]
+    (found,) = [r for r in results if r.plan.model == "my_contenders:one_way"]
+    assert "the drawing of it failed: LookupError: there is no way back" in found.remark
+
+
+def test_a_run_that_failed_by_a_bug_is_tried_again_and_code_that_changed_is_another_run(
+    mine, monkeypatch
+):
+    arguments = ("compare", "rings", "--models", "nice", "--contender", "my_contenders:moody")
+    arguments = (*arguments, "--steps", 5, "--jobs", 1, "--out", "out")
+
+    def moody():
+        assert not command(monkeypatch, *arguments)
+        rows = json.loads((mine / "out" / "table1.json").read_text())["rows"]
+        return next(row for row in rows if row["model"] == "my_contenders:moody")
+
+    (mine / "BUG").touch()
+    assert "a bug of mine" in moody()["failed"][0]
+    (mine / "BUG").unlink()
+    assert not moody()["failed"]
+    assert len(list((mine / "out" / "runs").iterdir())) == 2
+    (mine / "my_contenders.py").write_text(MINE + "# changed\n")
+    linecache.checkcache()
+    assert not moody()["failed"]
+    assert len(list((mine / "out" / "runs").iterdir())) == 3
+
+
+def test_widths_that_were_timed_are_kept_with_the_runs(tmp_path, monkeypatch):
+    nice = CONTENDERS["nice"]
+    asked = []
+
+    def timed(who, features, match):
+        asked.append(who.name)
+        return 7 + len(asked), "a remark"
+
+    monkeypatch.setattr(comparison, "sized", timed)
+    first = comparison.widths("time", 2, [nice], tmp_path)
+    assert first == comparison.widths("time", 2, [nice], tmp_path) == {"nice": (8, "a remark")}
+    assert asked == ["nice"]
+    assert comparison.widths("time", 3, [nice], tmp_path) == {"nice": (9, "a remark")}
 
 
 def test_several_seeds_give_mean_and_standard_error(tmp_path, monkeypatch):

@@ -198,13 +198,31 @@ def test_missing_package_is_named_with_what_brings_it(monkeypatch):
 
 def test_a_family_that_cannot_be_matched_says_by_how_much():
     stiff = replace(CONTENDERS["nice"], name="stiff", make=lambda features, _: nice(features, 2))
-    with pytest.warns(UnmatchedContender, match="NICE cannot be matched: .* i-ResNet has 18480"):
+    with pytest.warns(UnmatchedContender, match="NICE cannot be matched: .* i-ResNet has 18760"):
         width_of(stiff, 2)
 
 
 def test_width_is_its_own_where_nothing_is_matched():
     assert width_of(CONTENDERS["maf"], 2, "none") == CONTENDERS["maf"].width
-    assert width_of(replace(CONTENDERS["maf"], width=None), 2) is None
+    alone = replace(CONTENDERS["maf"], width=None, make=lambda features, _: nice(features, 2))
+    assert width_of(alone, 2, "none") is None
+
+
+def test_a_flow_without_a_width_is_measured_all_the_same_each_time():
+    alone = replace(CONTENDERS["maf"], width=None, make=lambda features, _: nice(features, 2))
+    for _ in range(2):
+        with pytest.warns(
+            UnmatchedContender, match="MAF cannot be matched: 252 parameters, where"
+        ):
+            assert width_of(alone, 2) is None
+
+
+def test_the_digest_of_a_contender_follows_what_a_run_depends_on():
+    maf = CONTENDERS["maf"]
+    others = [maf.digest(7), replace(maf, learning_rate=1.0).digest(8)]
+    others += [replace(maf, weight_decay=0.1).digest(8), replace(maf, recipe="another").digest(8)]
+    assert maf.digest(8) == replace(maf).digest(8)
+    assert len({maf.digest(8), *others}) == 5
 
 
 @pytest.fixture
@@ -218,10 +236,10 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(stopwatch, "step_seconds", seconds)
     monkeypatch.setattr(matching, "step_seconds", seconds)
-    for cached in (matching.matching_time, matching.time_of_yardstick):
+    for cached in (matching.matched_time, matching.time_of_yardstick):
         cached.cache_clear()
     yield measured
-    for cached in (matching.matching_time, matching.time_of_yardstick):
+    for cached in (matching.matched_time, matching.time_of_yardstick):
         cached.cache_clear()
 
 

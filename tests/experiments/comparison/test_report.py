@@ -137,7 +137,7 @@ def test_what_is_within_two_standard_errors_is_tied():
     level = {"i-resnet": 0.0, "glow": 0.01, "nice": 1.0}
     found = standings([result(m, s, v) for m, v in level.items() for s in range(3)])
     assert [(gap.model, gap.tied) for gap in found.gaps] == [("glow", True), ("nice", False)]
-    assert all(gap.tied == (gap.difference.sigmas <= 2) for gap in found.gaps)
+    assert all(gap.tied == (abs(gap.difference.sigmas) <= 2) for gap in found.gaps)
     assert not found.warnings
 
 
@@ -252,6 +252,34 @@ def test_results_are_grouped_by_data_budget_and_match():
     assert [group.name for group in grouped([*runs[:1], *runs[3:]])] == ["two-moons", "a-b"]
     twins = [result(about=data("a b")), result(about=data("a,b")), result(about=data("a/b"))]
     assert len({group.name for group in grouped(twins)}) == 3
+
+
+def test_files_of_one_name_are_apart_and_a_file_that_changed_or_moved_is_not():
+    def of(path, fingerprint, seed=0):
+        made = result(about=data("x.csv"), seed=seed)
+        return replace(made, plan=replace(made.plan, data=path, fingerprint=fingerprint))
+
+    here, there = of("a/x.csv", "1"), of("b/x.csv", "2")
+    assert [group.title for group in grouped([here, there])] == ["a/x.csv", "b/x.csv"]
+    moved, changed = of("z/x.csv", "1", seed=1), of("a/x.csv", "3", seed=2)
+    (group,) = grouped([here, moved, changed])
+    assert group.title == "x.csv"
+    assert len(group.results) == 3
+
+
+def test_a_contender_is_not_first_by_the_seeds_that_it_survived():
+    hard = [result("glow", s, 1.0 + s) for s in range(3)]
+    easy = result("nice", 0, 1.3)
+    failed = [replace(result("nice", s), nats=None, error="diverged", arrays={}) for s in (1, 2)]
+    found = standings([easy, *failed, *hard])
+    assert found.model == "glow"
+    (gap,) = found.gaps
+    assert not gap.tied
+    lucky = replace(easy, nats=0.7, arrays={"rows": easy.arrays["rows"] - 0.6})
+    found = standings([lucky, *failed, *hard])
+    assert found.model == "glow"
+    assert not found.gaps[0].tied
+    assert any("NICE is ahead of Glow on the seeds that both have" in w for w in found.warnings)
 
 
 def test_contenders_look_different():

@@ -160,3 +160,20 @@ def test_share_of_mistakes_is_counted():
 
     assert evaluation.test_error(Constant(), images(12)) == pytest.approx(2 / 3)
     assert evaluation.test_error(Constant(), images(12), batch=5) == pytest.approx(2 / 3)
+
+
+def test_a_density_that_classifies_is_asked_about_images_as_it_was_trained_on():
+    class Joint(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+
+        def joint(self, x):
+            """Class 0 where every pixel lies within the cell of its level, and not on its edge."""
+            inside = ((256 * x) % 1 > 0).flatten(1).all(1)
+            logits = torch.stack((inside.float(), 1 - inside.float()), 1)
+            return x.flatten(1).sum(1), logits
+
+    part = images(12)
+    part.labels.zero_()
+    assert evaluation.test_error(Joint(), part) == 0

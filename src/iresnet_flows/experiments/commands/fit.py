@@ -167,7 +167,7 @@ def train_run(
         data=data,
         precision=machine.precision,
     )
-    begin(run, images, out, resume)
+    begin(run, images, out, machine, resume)
     console = terminal(quiet=not first_rank())
     with interruptible(out, console):
         trained = perform(run, images, out, machine, resume, console)

@@ -19,10 +19,12 @@ from iresnet_flows.experiments.comparison.results import Match, Plan, Result
 from iresnet_flows.experiments.comparison.runs import Task
 from iresnet_flows.experiments.comparison.schedule import carry_out
 from iresnet_flows.experiments.data.datasets import Dataset
+from iresnet_flows.experiments.storage import read_json, write_json
 
 __all__ = ["Settings", "compare"]
 
 RUNS = "runs"
+WIDTHS = "widths.json"
 
 
 @dataclass(frozen=True)
@@ -95,16 +97,17 @@ def planned(
 ) -> Iterator[Task]:
     """The runs on one data set, seed by seed, so that an early end leaves whole comparisons."""
     require_columns(dataset.features, contenders)
-    sizes = {who.name: sized(who, dataset.features, settings.match) for who in contenders}
+    sizes = widths(settings.match, dataset.features, contenders, folder)
     print_of_rows = fingerprint(dataset)
     for seed in settings.seeds:
         for who in contenders:
+            width, remark = sizes[who.name]
             plan = Plan(
                 *(name, print_of_rows, who.name, seed, settings.steps, settings.minutes),
-                *(settings.rows, settings.match, settings.device),
+                *(settings.rows, settings.match, settings.device, who.digest(width)),
             )
             at = folder / plan.slug
-            yield Task(plan, *sizes[who.name], settings.data_dir, at, settings.command)
+            yield Task(plan, width, remark, settings.data_dir, at, settings.command)
 
 
 def require_columns(features: int, contenders: Sequence[Contender]) -> None:
@@ -122,6 +125,25 @@ def require_columns(features: int, contenders: Sequence[Contender]) -> None:
         )
 
 
+def widths(
+    match: Match, features: int, contenders: Sequence[Contender], folder: Path
+) -> dict[str, tuple[int | None, str | None]]:
+    """What `sized` says of each.
+
+    Those that were found by time are kept in the folder, for another time would be another width.
+    """
+    if match != "time":
+        return {who.name: sized(who, features, match) for who in contenders}
+    path = folder / WIDTHS
+    kept = read_json(path) if path.is_file() else {}
+    keys = {who.name: f"{who.name} {who.digest(None)}, {features} columns" for who in contenders}
+    for who in contenders:
+        if keys[who.name] not in kept:
+            kept[keys[who.name]] = sized(who, features, match)
+            write_json(path, kept)
+    return {name: tuple(kept[key]) for name, key in keys.items()}
+
+
 def sized(who: Contender, features: int, match: Match) -> tuple[int | None, str | None]:
     """The width at which it is compared, the same in all its runs, and what to know of it."""
     with warnings.catch_warnings(record=True) as said:
@@ -137,6 +159,6 @@ def sized(who: Contender, features: int, match: Match) -> tuple[int | None, str 
 def fingerprint(dataset: Dataset) -> str:
     """A few letters that change with the rows."""
     digest = hashlib.sha256()
-    for part in (dataset.train, dataset.test):
+    for part in (dataset.train, dataset.validation, dataset.test):
         digest.update(part.numpy().tobytes())
     return digest.hexdigest()[:12]

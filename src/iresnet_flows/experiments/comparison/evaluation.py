@@ -17,7 +17,7 @@ from iresnet_flows.experiments.comparison.training import prepared
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.nflows import value_of
 
-__all__ = ["in_parts", "restored", "test"]
+__all__ = ["in_parts", "restored", "score", "show"]
 
 PART = 1024
 CLOUD = 2000
@@ -26,36 +26,37 @@ INVERTED = 1000
 GRID = 160
 
 
-def test(result: Result, who: Contender, flow: Flow, dataset: Dataset) -> None:
-    """Read the test rows, invert some of them, draw samples, and write all into the result.
+def score(result: Result, flow: Flow, dataset: Dataset) -> None:
+    """Read the test rows, once, and write their nats into the result.
 
     Raises:
         Diverged: The test loss is no number.
     """
     z = prepared(dataset, dataset.test)
-    count = CLOUD if dataset.features <= 2 else SHOWN
-    arrays: dict[str, Tensor] = {"truth": dataset.test[:count]}
     with torch.no_grad():
-        if who.density:
-            arrays["rows"] = -in_parts(flow.log_prob, z).double() + dataset.log_scale
-            if dataset.features == 2:
-                arrays["density"] = density(flow, dataset)
-        errors = restored(flow, z[:INVERTED])
-        if errors is not None:
-            arrays["errors"] = errors
-        if who.density:
-            arrays["samples"] = dataset.restore(flow.sample(count))
-    result.arrays = {name: value.numpy() for name, value in arrays.items()}
-    result.probes["inverse_error"] = None if errors is None else float(errors.max())
-    if not who.density:
-        return
-
-    rows = arrays["rows"].tolist()
+        found = -in_parts(flow.log_prob, z).double() + dataset.log_scale
+    result.arrays["rows"] = found.numpy()
+    rows = found.tolist()
     result.nats = math.fsum(rows) / len(rows)
     if not math.isfinite(result.nats):
         raise Diverged(f"the test loss is {result.nats}")
     result.row_standard_error = standard_error(rows)
     result.bits_per_dim = dataset.bits_per_dim(result.nats)
+
+
+def show(result: Result, who: Contender, flow: Flow, dataset: Dataset) -> None:
+    """Invert some test rows, draw samples and the density, and write all into the result."""
+    count = CLOUD if dataset.features <= 2 else SHOWN
+    result.arrays["truth"] = dataset.test[:count].numpy()
+    with torch.no_grad():
+        errors = restored(flow, prepared(dataset, dataset.test)[:INVERTED])
+        result.probes["inverse_error"] = None if errors is None else float(errors.max())
+        if errors is not None:
+            result.arrays["errors"] = errors.numpy()
+        if who.density and dataset.features == 2:
+            result.arrays["density"] = density(flow, dataset).numpy()
+        if who.density:
+            result.arrays["samples"] = dataset.restore(flow.sample(count)).numpy()
 
 
 def restored(flow: Flow, z: Tensor) -> Tensor | None:
@@ -64,7 +65,7 @@ def restored(flow: Flow, z: Tensor) -> Tensor | None:
     try:
         noise = in_parts(lambda part: value_of(transform, part, None), z)
         back = in_parts(lambda part: value_of(transform, part, None, inverse=True), noise)
-    except (RuntimeError, ValueError):
+    except Exception:  # noqa: BLE001  libraries have their own for what has no inverse
         return None
     return (back - z).abs().amax(-1).nan_to_num(nan=math.inf)
 
@@ -77,7 +78,7 @@ def density(flow: Flow, dataset: Dataset) -> Tensor:
         torch.linspace(float(a), float(b), GRID, dtype=torch.float64)
         for a, b in zip(low - margin, high + margin, strict=True)
     )
-    z = dataset.prepare(torch.cartesian_prod(x, y))
+    z = dataset.standardised(torch.cartesian_prod(x, y))  # without noise, on whole numbers too
     return (in_parts(flow.log_prob, z).double() - dataset.log_scale).exp().reshape(GRID, GRID)
 
 

@@ -96,10 +96,10 @@ def grouped(results: Sequence[Result]) -> list[Group]:
 
     Their names say the data set, and the budget and the match where these differ too.
     """
+    named = titles(results)
     parts: dict[tuple[str, str, str], list[Result]] = {}
-    for result in results:
-        plan = result.plan
-        parts.setdefault((result.data.name, plan.budget, plan.match), []).append(result)
+    for result, data in zip(results, named, strict=True):
+        parts.setdefault((data, result.plan.budget, result.plan.match), []).append(result)
 
     varies = [len({key[i] for key in parts}) > 1 for i in range(3)]
     groups: dict[str, Group] = {}
@@ -113,3 +113,29 @@ def grouped(results: Sequence[Result]) -> list[Group]:
             name = f"{stem}-{count}"
         groups[name] = Group(name, title, tuple(members))
     return list(groups.values())
+
+
+def titles(results: Sequence[Result]) -> list[str]:
+    """What each result's data set is called: its name, or its path where files share a name.
+
+    Two files are the same data where their rows or their paths are: a file may have changed, and
+    it may lie elsewhere on another machine.
+    """
+    sets: dict[str, list[tuple[set[str], set[str]]]] = {}
+    members = []
+    for result in results:
+        plan = result.plan
+        known = sets.setdefault(result.data.name, [])
+        for paths, prints in known:
+            if plan.data in paths or plan.fingerprint in prints:
+                break
+        else:
+            paths, prints = set(), set()
+            known.append((paths, prints))
+        paths.add(plan.data)
+        prints.add(plan.fingerprint)
+        members.append(paths)
+    return [
+        result.data.name if len(sets[result.data.name]) == 1 else min(paths)
+        for result, paths in zip(results, members, strict=True)
+    ]

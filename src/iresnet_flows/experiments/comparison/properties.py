@@ -19,7 +19,7 @@ from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.experiments.comparison.results import PROPERTIES
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.inverse import FixedPoint
-from iresnet_flows.logdet import RussianRoulette
+from iresnet_flows.logdet import Exact, RussianRoulette
 from iresnet_flows.nflows import LayerTransform, value_of
 
 __all__ = ["Found", "along", "elementary_layers", "jacobian", "measure", "points_of"]
@@ -164,7 +164,10 @@ def draws(transform: Transform, x: Tensor) -> tuple[Tensor, float] | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if isinstance(layer, InvertibleResidualBlock):
-            with swapped(layer, "log_det", RussianRoulette(probes=PROBES)):
+            # Where training and scoring are exact here, it is the estimator of training elsewhere.
+            own = layer.estimator(layer.branch.at().linearize(x)[1])
+            estimator = RussianRoulette(probes=PROBES) if isinstance(own, Exact) else own
+            with swapped(layer, "log_det", estimator):
                 estimates = [layer.log_abs_det(x) for _ in range(CALLS)]
             values = torch.stack([estimate.value for estimate in estimates])
             return values, float(estimates[0].bias_bound.max())

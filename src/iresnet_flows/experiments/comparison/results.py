@@ -66,6 +66,7 @@ class Plan:
         rows: The number of training rows, the first ones, or None for all.
         match: What is made equal between contenders: ``parameters``, ``time`` or ``none``.
         device: Lightning's accelerator.
+        recipe: A digest of the contender: its width, rates and code.
     """
 
     data: str
@@ -77,6 +78,7 @@ class Plan:
     rows: int | None = None
     match: Match = "parameters"
     device: str = "cpu"
+    recipe: str = ""
 
     @property
     def slug(self) -> str:
@@ -139,11 +141,12 @@ class Result:
         command: The command that asked for it.
         versions: What it was made with.
         error: Why there is no result, or None.
+        mendable: Whether that was an exception of some code, and not a loss that is no number.
         remark: What a reader must know of its numbers, or None.
         width: The contender's free width, or None where it has none.
         parameters: The trainable parameters.
         steps: The optimiser steps taken.
-        train_seconds: The time they took, validation included; the processor's on a CPU.
+        train_seconds: The time they took, validation apart; the processor's on a CPU.
         curve: (step, seconds, validation nats) at each validation.
         nats: The mean of -log p over the test rows; None without a density.
         row_standard_error: Its standard error over the test rows.
@@ -167,6 +170,7 @@ class Result:
     command: str
     versions: dict[str, str]
     error: str | None = None
+    mendable: bool = False
     remark: str | None = None
     width: int | None = None
     parameters: int = 0
@@ -204,8 +208,11 @@ class Result:
 
     @staticmethod
     def is_in(folder: Path) -> bool:
-        """Whether a run has come to its end there."""
-        return (folder / RESULT).is_file() and (folder / ARRAYS).is_file()
+        """Whether a run has come to its end there, and not to an error that may be mended."""
+        if not ((folder / RESULT).is_file() and (folder / ARRAYS).is_file()):
+            return False
+        with reading(folder / RESULT):
+            return not read_json(folder / RESULT).get("mendable", False)
 
 
 def save_arrays(path: Path, arrays: dict[str, Array]) -> None:

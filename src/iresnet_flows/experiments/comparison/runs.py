@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +16,7 @@ from iresnet_flows.errors import StorageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison import costs
 from iresnet_flows.experiments.comparison.contenders import Contender, chosen
-from iresnet_flows.experiments.comparison.evaluation import test
+from iresnet_flows.experiments.comparison.evaluation import score, show
 from iresnet_flows.experiments.comparison.probes import probe, takes_context
 from iresnet_flows.experiments.comparison.properties import measure
 from iresnet_flows.experiments.comparison.results import Data, Plan, Result
@@ -89,7 +91,7 @@ def perform(task: Task, progress: Progress) -> Result:
         except Diverged as diverged:
             result.error = str(diverged)
         except Exception as error:  # noqa: BLE001  a user's own contender may raise anything
-            result.error = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            result.error, result.mendable = in_a_line(error), True
     result.save(task.folder)
     (task.folder / CHECKPOINT).unlink(missing_ok=True)
     return result
@@ -111,14 +113,34 @@ def run(
     write(folder / WEIGHTS, lambda part: torch.save(flow.state_dict(), part))
 
     progress(1.0, "measuring")
-    test(result, who, flow, dataset)
+    if who.density:
+        score(result, flow, dataset)
     z = prepared(dataset, dataset.test[:PROBED_ROWS])
-    found = measure(flow, z, who.density)
-    result.properties, result.evidence = found.properties, found.evidence
-    result.costs = costs.measure(flow, prepared(dataset, dataset.test[: costs.ROWS]))
-    result.probes |= probe(flow, z, who.density)
+    with noted(result, "the drawing of it"):
+        show(result, who, flow, dataset)
+    with noted(result, "its properties"):
+        found = measure(flow, z, who.density)
+        result.properties, result.evidence = found.properties, found.evidence
+    with noted(result, "its costs"):
+        result.costs = costs.measure(flow, prepared(dataset, dataset.test[: costs.ROWS]))
+    with noted(result, "its probes"):
+        result.probes |= probe(flow, z, who.density)
     if who.origin != "yours":
         result.probes["takes_context"] = takes_context(who, dataset.features, result.width or 0)
+
+
+@contextmanager
+def noted(result: Result, what: str) -> Iterator[None]:
+    """A failure within costs a trained flow this part of its result alone, and is said."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  a user's own contender may raise anything
+        said = f"{what} failed: {in_a_line(error)}"
+        result.remark = "; ".join(filter(None, (result.remark, said)))
+
+
+def in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def blank(task: Task, who: Contender, dataset: Dataset) -> Result:

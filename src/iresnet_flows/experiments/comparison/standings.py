@@ -36,7 +36,7 @@ class Gap:
     @property
     def tied(self) -> bool:
         """Whether it is within two standard errors of the first."""
-        return self.difference.sigmas <= TIED
+        return abs(self.difference.sigmas) <= TIED
 
     @property
     def certain(self) -> bool:
@@ -83,8 +83,10 @@ class Standings:
 def standings(results: Sequence[Result]) -> Standings:
     """The order on one data set with one budget.
 
-    The first is the contender with the lowest mean nats. The others are compared with it over
-    the seeds that both have, on the same test rows; what shares none is left out, with a warning.
+    The first is the contender with the lowest mean nats among those none of whose runs failed, or
+    among all where each has one that did, for what survives may be the easy seeds. The others are
+    compared with it over the seeds that both have, on the same test rows; what shares none is
+    left out, with a warning.
     """
     scored = {
         model: whole
@@ -95,8 +97,11 @@ def standings(results: Sequence[Result]) -> Standings:
     if not scored:
         return Standings(None, None, (), tuple(warnings))
 
+    runs_of = by_model(results)
+    unfailed = [model for model in scored if len(scored[model]) == len(runs_of[model])]
     order = sorted(scored, key=lambda model: means.fmean(run.nats or 0 for run in scored[model]))
-    first, *others = order
+    first = next(model for model in order if model in (unfailed or order))
+    others = [model for model in order if model != first]
     paired: dict[str, Difference] = {}
     for model in others:
         found = pair(scored[model], scored[first])
@@ -113,6 +118,12 @@ def standings(results: Sequence[Result]) -> Standings:
         for (model, gap), p in zip(paired.items(), adjusted, strict=True)
     ]
     gaps.sort(key=lambda gap: gap.difference.mean)
+    for gap in gaps:
+        if gap.difference.sigmas < -TIED:
+            warnings.append(
+                f"{gap.title} is ahead of {scored[first][0].title} on the seeds that both have, "
+                "but some of its runs failed."
+            )
     return Standings(first, scored[first][0].title, tuple(gaps), tuple(warnings))
 
 

@@ -99,16 +99,19 @@ class Dataset:
             DataError: The rows are not (B, d).
         """
         self._require_rows(rows)
+        if not self.discrete:
+            return self.standardised(rows)
 
         x = rows.double()
         mean, std = self.mean.to(x.device), self.std.to(x.device)
-        if not self.discrete:
-            return ((x - mean) / std).float()
-
         source = x.device if generator is None else generator.device
         u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=source)
 
         return self._into_cell(((x + u.to(x.device) - mean) / std).float(), x)
+
+    def standardised(self, x: Tensor) -> Tensor:
+        r"""The points :math:`(x - \mu) / \sigma` of model space, float32, without any noise."""
+        return ((x.double() - self.mean.to(x.device)) / self.std.to(x.device)).float()
 
     def restore(self, z: Tensor) -> Tensor:
         r"""The rows, float64, that a model's values stand for: :math:`x = \mu + \sigma z`.

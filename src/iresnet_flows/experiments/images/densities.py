@@ -8,7 +8,7 @@ from functools import partial
 from torch.optim import Adam, Adamax, AdamW
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.images.recipes import Recipe, Shape
+from iresnet_flows.experiments.images.recipes import Recipe, Shape, quick_recipe
 from iresnet_flows.layers import Logit
 from iresnet_flows.models import HybridFlow, ImageBlocks, MultiScaleFlow, i_resnet_flow
 
@@ -79,7 +79,7 @@ def constant(_spent: float) -> float:
     return 1.0
 
 
-SMALL = Recipe(
+SMALL = quick_recipe(
     "i-resnet",
     "i-ResNet",
     "squeeze, then 2 scales of 8 residual blocks, half of the channels let go of after the first, "
@@ -88,9 +88,6 @@ SMALL = Recipe(
     quick,
     partial(Adam, lr=3e-3),
     batch=32,
-    warmup=50,
-    clip=20.0,
-    average=0.998,
 )
 QUICK = (
     SMALL,

@@ -50,9 +50,12 @@ def mistakes(model: nn.Module, images: Images, batch: int = BATCH) -> Tensor:
     classifier: Any = model
     joint = hasattr(model, "joint")
 
-    def read(part: Images, _noise: Tensor) -> Tensor:
-        x = scaled(part.pixels)
-        logits = classifier.joint(x)[1] if joint else classifier(x)
+    def read(part: Images, noise: Tensor) -> Tensor:
+        # A density that classifies too was trained on dequantised images.
+        if joint:
+            logits = classifier.joint(dequantised(part.pixels, noise))[1]
+        else:
+            logits = classifier(scaled(part.pixels))
         return logits.argmax(1) != part.labels
 
     return each(model, images, batch, read)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Density", "Recipe", "Shape", "cosine"]
+__all__ = ["Density", "Recipe", "Shape", "cosine", "quick_recipe"]
 
 Shape = tuple[int, int, int]
 """Channels, height and width."""
@@ -72,3 +73,7 @@ class Recipe:
     shift: int = 0
     flip: bool = False
     after_step: Callable[[nn.Module], None] | None = None
+
+
+quick_recipe = partial(Recipe, warmup=50, clip=20.0, average=0.998)
+"""What all small densities have in common."""

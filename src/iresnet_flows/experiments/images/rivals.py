@@ -17,7 +17,7 @@ from iresnet_flows.experiments.images.architectures import (
     residual,
 )
 from iresnet_flows.experiments.images.densities import DENSITIES
-from iresnet_flows.experiments.images.recipes import Recipe, Shape
+from iresnet_flows.experiments.images.recipes import Recipe, Shape, quick_recipe
 from iresnet_flows.experiments.upkeep import update_normflows
 from iresnet_flows.experiments.widths import fitting_width, parameters
 
@@ -45,7 +45,7 @@ def of_width(width: int, family: Make) -> Make:
 
 SIZE = "; the width that gives it the parameters of the quick i-ResNet"
 QUICK = (
-    Recipe(
+    quick_recipe(
         "nice",
         "NICE",
         "2 scales of 6 additive couplings of nflows with the masks of RealNVP, residual nets of 1 "
@@ -54,7 +54,7 @@ QUICK = (
         partial(Adam, lr=3e-3),
         batch=32,
     ),
-    Recipe(
+    quick_recipe(
         "realnvp",
         "Real NVP",
         "2 scales of 6 affine couplings of nflows with the masks of RealNVP, residual nets of 1 "
@@ -63,7 +63,7 @@ QUICK = (
         partial(Adam, lr=1e-2),
         batch=32,
     ),
-    Recipe(
+    quick_recipe(
         "glow",
         "Glow",
         "2 scales of 6 steps of ActNorm, 1x1 convolution and affine coupling of nflows, residual "
@@ -72,7 +72,7 @@ QUICK = (
         partial(Adam, lr=5e-3),
         batch=32,
     ),
-    Recipe(
+    quick_recipe(
         "ffjord",
         "FFJORD",
         "1 continuous layer on the flattened image, dopri5 at 1e-3 on torchdiffeq, MLP of 2 "
@@ -81,7 +81,7 @@ QUICK = (
         partial(Adam, lr=3e-3),
         batch=64,
     ),
-    Recipe(
+    quick_recipe(
         "made",
         "MADE",
         f"1 masked autoregressive layer of nflows, 2 hidden layers, random masks{SIZE}",
@@ -89,7 +89,7 @@ QUICK = (
         partial(Adam, lr=3e-3),
         batch=64,
     ),
-    Recipe(
+    quick_recipe(
         "maf",
         "MAF",
         "5 masked autoregressive layers of nflows, 2 hidden layers each, random masks, ActNorm "
@@ -98,7 +98,7 @@ QUICK = (
         partial(Adam, lr=3e-3),
         batch=64,
     ),
-    Recipe(
+    quick_recipe(
         "normflows-residual",
         "Residual (normflows)",
         "2 scales of 8 of normflows' Residual, LipschitzCNN of 3x3-1x1-3x3 and Swish, with its "

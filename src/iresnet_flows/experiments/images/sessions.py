@@ -17,6 +17,7 @@ from iresnet_flows.experiments.images.training import (
     Trained,
     epochs,
     first_rank,
+    shared_batch,
     train,
 )
 from iresnet_flows.experiments.storage import claim_folder, output_folder
@@ -26,14 +27,15 @@ __all__ = ["begin", "perform", "verdict"]
 READ = 1000  # test images whose densities are read at once after a training
 
 
-def begin(run: Run, data: ImageSet, folder: Path, resume: bool) -> None:
+def begin(run: Run, data: ImageSet, folder: Path, machine: Machine, resume: bool) -> None:
     """Make the folder that of the run, on the first rank, if its model takes the images.
 
     Raises:
-        UsageError: Its model is unknown or refuses the images or the labels, or there is another
-            run, or one that is not to be resumed.
+        UsageError: Its model is unknown or refuses the images or the labels, the devices cannot
+            share a batch, or there is another run, or one that is not to be resumed.
     """
     try_out(run, data)  # before there is a folder
+    shared_batch(run.recipe(), data, machine)
     if first_rank():
         with output_folder(folder):
             claim_folder(folder, run.record(), resume)

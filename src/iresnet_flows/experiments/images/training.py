@@ -177,12 +177,7 @@ def train(
         KeyboardInterrupt: As given; the last checkpoint stays.
     """
     machine = machine or Machine()
-    size = min(recipe.batch, len(data.train))
-    if size % machine.ranks:
-        raise UsageError(
-            f"a batch of {size} images cannot be shared by {machine.ranks} devices: "
-            "take a number of devices that divides it."
-        )
+    size = shared_batch(recipe, data, machine)
     if not resume and first_rank():
         for name in (CHECKPOINT, WEIGHTS):
             (folder / name).unlink(missing_ok=True)  # another run's, which a later one would take
@@ -198,6 +193,21 @@ def train(
         write(folder / WEIGHTS, lambda part: torch.save(model.state_dict(), part))
     parameters = sum(p.numel() for p in training.model.parameters() if p.requires_grad)
     return Trained(model, training.steps, training.seconds, parameters)
+
+
+def shared_batch(recipe: Recipe, data: ImageSet, machine: Machine) -> int:
+    """The images of a step.
+
+    Raises:
+        UsageError: The devices cannot share them.
+    """
+    size = min(recipe.batch, len(data.train))
+    if size % machine.ranks:
+        raise UsageError(
+            f"a batch of {size} images cannot be shared by {machine.ranks} devices: "
+            "take a number of devices that divides it."
+        )
+    return size
 
 
 def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | None) -> None:

@@ -29,7 +29,14 @@ CLOUD = 2000
 
 
 def deep_i_resnet(features: int, width: int) -> InvertibleResidualFlow:
-    return InvertibleResidualFlow(features, width, 100, num_blocks_per_layer=3, activation="elu")
+    return InvertibleResidualFlow(
+        features,
+        width,
+        num_layers=100,
+        num_blocks_per_layer=3,
+        activation="elu",
+        num_elementwise_layers=0,
+    )
 
 
 DEEP_GLOW = Contender(
@@ -63,7 +70,7 @@ def study(settings: Settings) -> None:
     """
     if settings.models is not None:
         raise UsageError("fig2 is of Glow and i-ResNet: leave out --models.")
-    seed = (settings.seeds or (0,))[0]
+    seed = settings.seed("fig2")
     quick = settings.scale == "quick"
     names = SCALES[settings.scale]
     contenders = [CONTENDERS[name] for name in names] if quick else chosen([], names)

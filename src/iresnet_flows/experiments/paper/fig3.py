@@ -74,7 +74,7 @@ def study(settings: Settings) -> None:
         UsageError: A model is unknown, or a training failed.
     """
     models = check_models(settings.models, MODELS)
-    seed = (settings.seeds or (0,))[0]
+    seed = settings.seed("fig3")
     data = load_images(DATA, settings.data_dir)
     specs = [Spec.of(settings, data, model, seed, MINUTES) for model in models]
     if missing := [spec for spec in specs if not spec.is_done()]:

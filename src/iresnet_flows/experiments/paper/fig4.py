@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.drawing import COLOURS, save
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.paper.estimates import (
@@ -81,14 +80,12 @@ def study(settings: Settings) -> None:
         UsageError: A model is unknown, there are several seeds, or a training failed.
     """
     models = check_models(settings.models, tuple(MODELS))
-    seeds = settings.seeds or (0,)
-    if len(seeds) > 1:
-        raise UsageError(f"fig4 is of one seed, got {len(seeds)}: give --seed once.")
+    seed = settings.seed("fig4")
     effort, console = EFFORTS[settings.scale], terminal()
     flows = [
         Flow(
-            *(model, c, seeds[0], effort, settings.minutes),
-            settings.out / "runs" / f"fig4-{settings.scale}-{model}-c{c:g}-seed{seeds[0]}",
+            *(model, c, seed, effort, settings.minutes),
+            settings.out / "runs" / f"fig4-{settings.scale}-{model}-c{c:g}-seed{seed}",
         )
         for model in models
         for c in COEFFICIENTS

@@ -37,7 +37,7 @@ def study(settings: Settings) -> None:
         UsageError: A model is unknown, or a training failed.
     """
     models = check_models(settings.models or ("i-resnet",), MODELS)
-    seed = (settings.seeds or (0,))[0]
+    seed = settings.seed("fig5")
     data = data_of(settings.scale, settings.data_dir)[-1]
     specs = [planned(settings, data, model, seed) for model in models]
     console = terminal()

@@ -45,7 +45,7 @@ AUTOREGRESSIVE = (
         "MAF",
         "5 masked autoregressive layers of nflows, 2 residual blocks each",
         maf,
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         least_features=2,
         width=64,
     ),

@@ -99,7 +99,7 @@ COUPLINGS = (
         "NICE",
         "8 additive couplings of nflows, residual nets of 2 blocks, then a scale for each feature",
         nice,
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         least_features=2,
     ),
     Contender(
@@ -107,7 +107,7 @@ COUPLINGS = (
         "i-RevNet",
         "8 additive couplings of nflows, residual nets of 2 blocks, and no scale",
         i_revnet,
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         least_features=2,
         remark="it keeps every volume: its density is that of the base, rearranged",
     ),
@@ -116,7 +116,7 @@ COUPLINGS = (
         "Real-NVP",
         "8 affine couplings of nflows, residual nets of 2 blocks, then a scale for each feature",
         realnvp,
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         least_features=2,
     ),
     Contender(
@@ -124,7 +124,7 @@ COUPLINGS = (
         "Glow",
         "8 steps of nflows' ActNorm, LULinear and affine coupling, residual nets of 2 blocks",
         glow,
-        learning_rate=3e-3,
+        learning_rate=3e-2,
         least_features=2,
     ),
     Contender(
@@ -133,7 +133,7 @@ COUPLINGS = (
         "8 rational-quadratic couplings of nflows, 8 bins in (-4, 4) and linear tails, residual "
         "nets of 2 blocks",
         nsf,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         least_features=2,
         origin="beyond",
     ),

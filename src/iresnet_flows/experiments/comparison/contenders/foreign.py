@@ -72,6 +72,14 @@ class Imported:
     spec: str
     takes_width: bool
 
+    def source(self) -> str:
+        """The text of the module that the factory is written in."""
+        module = inspect.getmodule(imported(self.spec)) or sys.modules[self.spec.partition(":")[0]]
+        try:
+            return inspect.getsource(module)
+        except (OSError, TypeError):  # it was typed, or compiled
+            return ""
+
     def __call__(self, features: int, width: int | None = None) -> Flow:
         """The flow, tried on a small batch.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache, partial
+from typing import NamedTuple
 from warnings import warn
 
 from nflows.flows.base import Flow
@@ -58,32 +59,49 @@ def width_of(contender: Contender, features: int, match: Match = "parameters") -
     """
     require_features(contender, features)
     require_installed(contender)
-    if contender.width is None or match == "none" or contender.name == YARDSTICK:
+    if match == "none" or contender.name == YARDSTICK:
         return contender.width
-    return (matching_size if match == "parameters" else matching_time)(contender, features)
+    found = (matched_size if match == "parameters" else matched_time)(contender, features)
+    if found.fault is not None:
+        warn(found.fault, UnmatchedContender, stacklevel=2)
+    return found.width
+
+
+class Matched(NamedTuple):
+    """The nearest width, None for a family without one, and what is wrong with it, or None."""
+
+    width: int | None
+    fault: str | None
 
 
 @cache
-def matching_size(contender: Contender, features: int) -> int:
+def matched_size(contender: Contender, features: int) -> Matched:
     def size(family: Contender, width: int) -> int:
         return parameters(partial(family.make, features), width)
 
     target = size(CONTENDERS[YARDSTICK], own_width(CONTENDERS[YARDSTICK]))
-    width = fitting_width(partial(contender.make, features), target)
-    found = size(contender, width)
-    if abs(found - target) > SIZE_SLACK * target:
-        warn_of(contender, f"{found} parameters at the width {width}", f"{target}")
-    return width
+    width = contender.width
+    if width is not None:
+        width = fitting_width(partial(contender.make, features), target)
+    found = size(contender, width or 0)
+    near = abs(found - target) <= SIZE_SLACK * target
+    return Matched(
+        width, None if near else fault(contender, width, f"{found} parameters", f"{target}")
+    )
 
 
 @cache
-def matching_time(contender: Contender, features: int) -> int:
-    target = time_of_yardstick(features)
-    width, seconds = width_in_time(partial(contender.make, features), features, target)
-    if abs(math.log(seconds / target)) > math.log(TIME_SLACK):
-        found = f"{1e3 * seconds:.3g} ms a step at the width {width}"
-        warn_of(contender, found, f"{1e3 * target:.3g} ms")
-    return width
+def matched_time(contender: Contender, features: int) -> Matched:
+    target, width = time_of_yardstick(features), contender.width
+    if width is None:
+        seconds = step_seconds(contender.make(features, 0), features)
+    else:
+        width, seconds = width_in_time(partial(contender.make, features), features, target)
+    near = abs(math.log(seconds / target)) <= math.log(TIME_SLACK)
+    said = f"{1e3 * seconds:.3g} ms a step"
+    return Matched(
+        width, None if near else fault(contender, width, said, f"{1e3 * target:.3g} ms")
+    )
 
 
 @cache
@@ -96,10 +114,9 @@ def own_width(contender: Contender) -> int:
     return contender.width or 0
 
 
-def warn_of(contender: Contender, found: str, target: str) -> None:
-    warn(
-        f"{contender.title} cannot be matched: {found}, the nearest, where i-ResNet has {target}. "
-        "Read its numbers with that in mind, or leave it out of --models.",
-        UnmatchedContender,
-        stacklevel=4,
+def fault(contender: Contender, width: int | None, found: str, target: str) -> str:
+    nearest = "" if width is None else f" at the width {width}, the nearest"
+    return (
+        f"{contender.title} cannot be matched: {found}{nearest}, where i-ResNet has {target}. "
+        "Read its numbers with that in mind, or leave it out of --models."
     )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from nflows.flows.base import Flow
 
+from iresnet_flows import __version__
 from iresnet_flows.errors import UsageError
 
 __all__ = ["Contender", "require_features", "require_installed"]
+
+
+@runtime_checkable
+class Sourced(Protocol):
+    """What makes flows from code that may change between two runs."""
+
+    def source(self) -> str:
+        """That code."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +36,10 @@ class Contender:
         make: Gives the flow from the number of features and the width, and, where it has a third
             parameter, `context_features`, the flow given a context.
         learning_rate: That of AdamW at the start; it decays linearly over the budget. Chosen among
-            0.001, 0.003 and 0.005 by the validation loss of short trainings on two-moons and
-            digits; that of i-ResNet among 0.005 and 0.01, on digits, power, pinwheel and
-            checkerboard, a minute each.
+            0.003, 0.01 and 0.03 by the ranks of the validation losses of short trainings on
+            pinwheel, checkerboard, digits and power (docs/studies/rates.py); those of ResNet,
+            FFJORD, CNF, Residual Flow, i-DenseNet and the monotone flow among 0.001, 0.003 and
+            0.005 on two-moons and digits.
         weight_decay: That of AdamW. Those of Glow and i-ResNet were chosen among 0, 0.3 and 1 by
             the validation loss on digits; the others take Glow's.
         least_features: The smallest dimension for which the family exists.
@@ -54,6 +65,12 @@ class Contender:
     density: bool = True
     after_step: Callable[[Flow], None] | None = None
     requires: str | None = None
+
+    def digest(self, width: int | None) -> str:
+        """A few letters that change with what a run of it depends on, a user's code included."""
+        source = self.make.source() if isinstance(self.make, Sourced) else ""
+        parts = (self.recipe, self.learning_rate, self.weight_decay, width, __version__, source)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
     def conditional(self, features: int, width: int, context_features: int) -> Flow | None:
         """The flow of rows given a context, or None where the recipe knows of none."""

@@ -92,17 +92,17 @@ RESIDUAL = (
     Contender(
         "i-resnet",
         "i-ResNet",
-        "8 residual blocks of this package, MLP branches of 2 hidden layers, (sin, cos) "
-        "activation, Lipschitz bound 0.97, an elementwise affine layer before each",
+        "4 residual blocks of each feature alone, then 8 of MLP branches with 2 hidden layers, "
+        "(sin, cos) activation, Lipschitz bound 0.97, an elementwise affine layer before each",
         i_resnet,
-        learning_rate=1e-2,
+        learning_rate=3e-2,
         weight_decay=1.0,
     ),
     Contender(
         "residual-flow",
         "Residual Flow",
-        "i-ResNet's blocks with LipSwish and the roulette of Residual Flows: 2 sure terms, 20 in "
-        "scoring, and a tail that goes on with probability 1/2; one probe",
+        "i-ResNet's MLP blocks with LipSwish and the roulette of Residual Flows: 2 sure terms, 20 "
+        "in scoring, and a tail that goes on with probability 1/2; one probe",
         residual_flow,
         learning_rate=5e-3,
         weight_decay=1.0,
@@ -113,7 +113,7 @@ RESIDUAL = (
     Contender(
         "i-densenet",
         "i-DenseNet",
-        "i-ResNet's blocks with densely connected branches of 2 hidden layers and CLipSwish",
+        "8 blocks with densely connected branches of 2 hidden layers and CLipSwish",
         i_densenet,
         learning_rate=5e-3,
         weight_decay=1.0,
@@ -123,7 +123,7 @@ RESIDUAL = (
     Contender(
         "monotone",
         "Monotone flow",
-        "i-ResNet's branches in Cayley blocks, which are solved in both directions",
+        "i-ResNet's MLP branches in Cayley blocks, which are solved in both directions",
         monotone,
         learning_rate=5e-3,
         weight_decay=1.0,

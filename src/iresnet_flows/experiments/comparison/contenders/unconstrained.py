@@ -79,7 +79,7 @@ class PerceptronBlock(UnconstrainedBlock):
         value, jacobian = self.g.at().linearize(x)
         core = jacobian.core()
         eye = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
-        return x + value, torch.linalg.slogdet(eye + core).logabsdet
+        return x + value, torch.linalg.slogdet(eye + core).logabsdet.sum(1)
 
 
 class TriedTransform(LayerTransform):

@@ -1,0 +1,84 @@
+"""Which learning rate each contender of the comparison takes: the best of three, for all alike.
+
+Run as ``python docs/studies/rates.py --jobs 2 --data-dir DIR``; it prints the table of
+docs/compare.md. Each cell is the best validation loss of a short training with that rate, and
+everything else as in ``iresnet-flows compare``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import as_completed
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from iresnet_flows.experiments import machines
+from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build
+from iresnet_flows.experiments.comparison.training import Training, fit
+from iresnet_flows.experiments.data import load
+from iresnet_flows.experiments.markdown import markdown_table
+
+DATA = ("pinwheel", "checkerboard", "digits", "power")
+RATES = (3e-3, 1e-2, 3e-2)
+ROWS = {"power": 200_000}
+
+
+def loss(model: str, name: str, rate: float, seconds: float, data_dir: Path | None) -> float:
+    """The best validation loss in nats; infinite where a training diverges."""
+    torch.set_num_threads(1)
+    dataset = load(name, data_dir).first(ROWS.get(name))
+    contender = replace(CONTENDERS[model], learning_rate=rate)
+    torch.manual_seed(0)
+    flow = build(contender, dataset.features)
+    training = Training(flow, contender, dataset, Budget(minutes=seconds / 60), seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            fit(training, Path(folder), "cpu", lambda *_: None)
+        except Diverged:
+            return float("inf")
+    return training.best
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=15.0, help="processor time of a training")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, a thread each")
+    parser.add_argument("--data-dir", type=Path, help="where the folder power/ is")
+    parser.add_argument("--data", nargs="+", default=list(DATA), help="names or files")
+    parser.add_argument(
+        "--rates", nargs="+", type=float, default=list(RATES), help="to choose from"
+    )
+    parser.add_argument("--models", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    options = parser.parse_args(given)
+
+    losses: dict[tuple[str, str, float], float] = {}
+    console = Console(stderr=True)
+    with machines.workers(options.jobs) as pool:
+        jobs = {
+            pool.submit(loss, model, name, rate, options.seconds, options.data_dir): (
+                *(model, name, rate),
+            )
+            for model in options.models
+            for name in options.data
+            for rate in options.rates
+        }
+        for future in as_completed(jobs):
+            losses[jobs[future]] = future.result()
+            console.print(f"{len(losses)} of {len(jobs)}: {jobs[future]} {future.result():.3f}")
+
+    rows = [
+        [f"{model}, {rate:g}", *(f"{losses[model, name, rate]:.3f}" for name in options.data)]
+        for model in options.models
+        for rate in options.rates
+    ]
+    print(markdown_table(["contender, rate", *options.data], rows))
+
+
+if __name__ == "__main__":
+    main()
