@@ -124,7 +124,7 @@ COUPLINGS = (
         "Glow",
         "8 steps of nflows' ActNorm, LULinear and affine coupling, residual nets of 2 blocks",
         glow,
-        learning_rate=3e-2,
+        learning_rate=1e-2,
         least_features=2,
     ),
     Contender(

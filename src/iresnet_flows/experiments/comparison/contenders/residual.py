@@ -95,7 +95,7 @@ RESIDUAL = (
         "4 residual blocks of each feature alone, then 8 of MLP branches with 2 hidden layers, "
         "(sin, cos) activation, Lipschitz bound 0.97, an elementwise affine layer before each",
         i_resnet,
-        learning_rate=3e-2,
+        learning_rate=1e-2,
         weight_decay=1.0,
     ),
     Contender(
