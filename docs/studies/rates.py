@@ -1,4 +1,4 @@
-"""Which learning rate each contender of the comparison takes: the best of three, for all alike.
+"""Which learning rate a contender of the comparison takes, by short trainings.
 
 Run as ``python docs/studies/rates.py --jobs 2 --data-dir DIR``; it prints the table of
 docs/compare.md. Each cell is the best validation loss of a short training with that rate, and
@@ -14,6 +14,7 @@ from concurrent.futures import as_completed
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -35,6 +36,7 @@ def loss(model: str, name: str, rate: float, seconds: float, data_dir: Path | No
     dataset = load(name, data_dir).first(ROWS.get(name))
     contender = replace(CONTENDERS[model], learning_rate=rate)
     torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  from which normflows draws
     flow = build(contender, dataset.features)
     training = Training(flow, contender, dataset, Budget(minutes=seconds / 60), seed=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,15 +61,14 @@ def main(given: Sequence[str] | None = None) -> None:
 
     losses: dict[tuple[str, str, float], float] = {}
     console = Console(stderr=True)
+    keys = [
+        (model, name, rate)
+        for model in options.models
+        for name in options.data
+        for rate in options.rates
+    ]
     with machines.workers(options.jobs) as pool:
-        jobs = {
-            pool.submit(loss, model, name, rate, options.seconds, options.data_dir): (
-                *(model, name, rate),
-            )
-            for model in options.models
-            for name in options.data
-            for rate in options.rates
-        }
+        jobs = {pool.submit(loss, *key, options.seconds, options.data_dir): key for key in keys}
         for future in as_completed(jobs):
             losses[jobs[future]] = future.result()
             console.print(f"{len(losses)} of {len(jobs)}: {jobs[future]} {future.result():.3f}")

@@ -211,14 +211,15 @@ class InvertibleResidualFlow(Flow):
     Arguments:
         features: The dimension d of the data.
         hidden_features: The width of the branches' hidden layers.
-        num_layers: The number of residual blocks.
+        num_layers: The number of residual blocks with MLP branches.
         num_blocks_per_layer: The number of hidden layers in each branch; up to 2, the trace of
             its Jacobian is cheap.
         context_features: The dimension of the (embedded) context, or None.
         lipschitz: The bound of each branch, in (0, 1).
         activation: That of the branches.
-        log_det: The estimator of each block, None for its own choice.
-        solver: The solver of each block, None for its own choice.
+        log_det: The estimator of each of these, None for its own choice. Log-dets of the
+            elementwise blocks are always exact.
+        solver: The solver of each block, None for its own choice, `Newton` in elementwise ones.
         embedding_net: Encodes the context, as in every nflows `Flow`.
         explicit: The side that computes x + g(x): ``"forward"``, or ``"inverse"`` for fast
             samples and an iterated `log_prob`.

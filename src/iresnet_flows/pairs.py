@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from iresnet_flows.concrete import is_recorded, is_wrapped
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.remembered import same
+from iresnet_flows.stateless import OWN
 
 __all__ = ["Cache", "Pair"]
 
-OWN = frozenset(vars(nn.Module())) - {"training"}
+KEPT = OWN - {"training"}
 """What torch keeps in every module, but for its mode."""
 
 
@@ -125,7 +126,7 @@ def members(modules: Sequence[nn.Module]) -> list[Any]:
         found += module._parameters.values()
         found += module._buffers.values()
         found += module._modules.values()
-        found += [value for name, value in vars(module).items() if name not in OWN]
+        found += [value for name, value in vars(module).items() if name not in KEPT]
     return found
 
 

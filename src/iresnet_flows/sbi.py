@@ -68,7 +68,7 @@ def build_iresnet(
             ``"transform_to_unconstrained"``, as in sbi's zuko builders.
         z_score_y: ``"none"``, ``"independent"`` or ``"structured"``.
         hidden_features: The width of each branch's two hidden layers, or the widths of all.
-        num_transforms: The number of residual blocks.
+        num_transforms: The number of residual blocks with MLP branches.
         embedding_net: What y goes through after its z-score, and before it is encoded.
         encoder_features: The width of the network that encodes y, and the size of the encoding.
         x_dist: Where ``"transform_to_unconstrained"`` finds the support of x; the prior, in `NPE`.

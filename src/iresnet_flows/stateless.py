@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from operator import is_
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["call_with"]
+__all__ = ["OWN", "call_with"]
 
 OWN = frozenset(vars(nn.Module()))
 """What torch keeps in every module, and nothing of the user's."""
@@ -31,6 +30,7 @@ def call_with(module: nn.Module, state: Mapping[str, Tensor], arguments: tuple[A
 def hollow(module: nn.Module) -> nn.Module:
     """The module with the same tensors, in places of its own, and its children alike."""
     copies = {part: part.__new__(type(part)) for part in module.modules()}
+    known: dict[int, Any] = {}
     for part, copy in copies.items():
         copy.__dict__.update(part.__dict__)
         for place in ("_parameters", "_buffers"):
@@ -39,29 +39,42 @@ def hollow(module: nn.Module) -> nn.Module:
             name: None if child is None else copies[child] for name, child in part._modules.items()
         }
         for name in part.__dict__.keys() - OWN:
-            copy.__dict__[name] = moved(part.__dict__[name], copies, {})
+            copy.__dict__[name] = moved(part.__dict__[name], copies, known)
     return copies[module]
 
 
 def moved(value: Any, copies: Mapping[nn.Module, nn.Module], known: dict[int, Any]) -> Any:
     """The value, or one like it that refers to the copies where it refers to modules.
 
+    Followed are methods, functions with what they enclose, partials, lists, tuples and dicts.
+
     Arguments:
         value: An attribute, such as a method of the module, or a list of some of its children.
         copies: Those of the modules.
-        known: The values that were met on the way, by their identities, for some hold themselves.
+        known: What became of the values that were met, by their identities.
     """
     if isinstance(value, nn.Module):
         return copies.get(value, value)
-    if id(value) in known:
-        return known[id(value)]
-    known[id(value)] = value
-
-    held = contents(value)
-    others = [moved(part, copies, known) for part in held]
-    if not all(map(is_, others, held)):
-        known[id(value)] = holding(value, others)
+    if id(value) not in known:
+        known[id(value)] = value
+        if reaches(value, copies):
+            rebuild(value, known, lambda part: moved(part, copies, known))
     return known[id(value)]
+
+
+def reaches(value: Any, copies: Mapping[nn.Module, nn.Module]) -> bool:
+    """Whether it refers to one of the modules, through however many others."""
+    seen: dict[int, Any] = {}
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, nn.Module):
+            if part in copies:
+                return True
+        elif id(part) not in seen:
+            seen[id(part)] = part
+            todo += contents(part)
+    return False
 
 
 def contents(value: Any) -> list[Any]:
@@ -69,7 +82,8 @@ def contents(value: Any) -> list[Any]:
     if isinstance(value, MethodType):
         return [value.__self__]
     if isinstance(value, FunctionType):
-        return [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
+        cells = [c.cell_contents for c in value.__closure__ or () if is_filled(c)]
+        return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     if type(value) is partial:
         return [value.func, *value.args, *value.keywords.values()]
     if type(value) is dict:
@@ -77,26 +91,32 @@ def contents(value: Any) -> list[Any]:
     return list(value) if type(value) in (list, tuple) else []
 
 
-def holding(value: Any, parts: list[Any]) -> Any:
-    """Such a value with other contents."""
-    if isinstance(value, MethodType):
-        return MethodType(value.__func__, parts[0])
+def rebuild(value: Any, known: dict[int, Any], move: Callable[[Any], Any]) -> None:
+    """Note such a value with other contents; before them where they may hold it."""
     if isinstance(value, FunctionType):
-        rest = iter(parts)
-        cells = [CellType(next(rest)) if is_filled(c) else c for c in value.__closure__ or ()]
-        copy = FunctionType(
-            value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells)
-        )
-        copy.__kwdefaults__ = value.__kwdefaults__
-        return copy
-    if type(value) is partial:
-        count = 1 + len(value.args)
-        function, *arguments = parts[:count]
-        named = dict(zip(value.keywords, parts[count:], strict=True))
-        return partial(function, *arguments, **named)
-    if type(value) is dict:
-        return dict(zip(value, parts, strict=True))
-    return tuple(parts) if type(value) is tuple else parts
+        cells = tuple(CellType() for _ in value.__closure__ or ())
+        copy = FunctionType(value.__code__, value.__globals__, value.__name__, None, cells)
+        known[id(value)] = copy
+        copy.__dict__.update(value.__dict__)
+        for new, old in zip(cells, value.__closure__ or (), strict=True):
+            if is_filled(old):
+                new.cell_contents = move(old.cell_contents)
+        copy.__defaults__ = value.__defaults__ and tuple(map(move, value.__defaults__))
+        named = value.__kwdefaults__ or {}
+        copy.__kwdefaults__ = {name: move(part) for name, part in named.items()}
+    elif type(value) is dict:
+        table = known[id(value)] = {}
+        table.update((name, move(part)) for name, part in value.items())
+    elif type(value) is list:
+        parts = known[id(value)] = []
+        parts += map(move, value)
+    elif type(value) is tuple:
+        known[id(value)] = tuple(map(move, value))
+    elif type(value) is partial:
+        named = {name: move(part) for name, part in value.keywords.items()}
+        known[id(value)] = partial(move(value.func), *map(move, value.args), **named)
+    else:
+        known[id(value)] = MethodType(value.__func__, move(value.__self__))
 
 
 def is_filled(cell: CellType) -> bool:

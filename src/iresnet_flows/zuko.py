@@ -119,13 +119,14 @@ class IResNet(Flow):
     Arguments:
         features: The number of features d.
         context: The number of context features.
-        transforms: The number of residual blocks.
+        transforms: The number of residual blocks with MLP branches.
         hidden_features: The widths of the hidden layers of each branch; up to two, the trace of
             its Jacobian is cheap.
         lipschitz: The bound of each branch, in (0, 1).
         activation: That of the branches.
-        log_det: The estimator of each block, None for its own choice.
-        solver: The solver of each block, None for its own choice.
+        log_det: The estimator of each of these, None for its own choice. Log-dets of the
+            elementwise blocks are always exact.
+        solver: The solver of each block, None for its own choice, `Newton` in elementwise ones.
         explicit: The side that computes x + g(x; c): ``"forward"``, data to noise, for density
             estimation, or ``"inverse"`` for variational inference.
         elementwise: The number of residual blocks of `LipschitzElementwise` at the data's side,

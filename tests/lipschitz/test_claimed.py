@@ -205,12 +205,20 @@ class Roundabout(nn.Module):
             "method": self.inner,
             "partial": partial(self.scaled, factor=0.9),
             "function": lambda x: 0.9 * self.linear(x).sin(),
+            "default": lambda x, linear=self.linear: 0.9 * linear(x).sin(),
+            "recursion": self.recursion(),
             "list": [self.linear],
             "tuple in a dict": {"parts": (self.linear,)},
         }[way]
 
     def inner(self, x):
         return self.scaled(x, 0.9)
+
+    def recursion(self):
+        def again(x, left=1):
+            return again(x, left - 1) if left else 0.9 * self.linear(x).sin()
+
+        return again
 
     def scaled(self, x, factor):
         return factor * self.linear(x).sin()
@@ -223,7 +231,10 @@ class Roundabout(nn.Module):
         return self.way(x)
 
 
-@pytest.mark.parametrize("way", ["method", "partial", "function", "list", "tuple in a dict"])
+@pytest.mark.parametrize(
+    "way",
+    ["method", "partial", "function", "default", "recursion", "list", "tuple in a dict"],
+)
 def test_a_module_that_refers_to_itself_has_its_gradients(way):
     module = Roundabout(way).double()
     with torch.no_grad():

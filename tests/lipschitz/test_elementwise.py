@@ -35,7 +35,7 @@ def test_the_value_is_that_of_the_formula_and_each_entry_is_shrunk_for_itself():
     x = torch.randn(6, 2, dtype=torch.float64)
     heights = torch.tensor([0.8 / 5, 0.3], dtype=torch.float64)
     expected = heights * (torch.tensor([5.0, 0.5], dtype=torch.float64) * x).tanh()
-    torch.testing.assert_close(g(x), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(g(x), expected, rtol=1e-11, atol=0)
     assert 0.8 * (1 - 1e-12) <= float(g.lipschitz_bound()) <= 0.8
 
 

@@ -19,6 +19,7 @@ from iresnet_flows.logdet import Estimator
 __all__ = ["residual_layers"]
 
 ENTRIES = 8
+"""Hidden entries for each feature in an elementwise block."""
 
 
 def residual_layers(

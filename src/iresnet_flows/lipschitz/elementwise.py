@@ -93,7 +93,7 @@ class LipschitzElementwise(VectorBranch):
 
     def reset_weight(self, weight: Tensor) -> None:
         """Features of various widths, none of which an entry leads with."""
-        scale = FREQUENCY if weight.shape[1] == 1 else weight.shape[1] ** -0.5
+        scale = FREQUENCY if weight is self.weights[0] else weight.shape[1] ** -0.5
         nn.init.normal_(weight, std=scale)
 
     def at(self, context: Tensor | None = None) -> LipschitzElementwisePerceptron:
@@ -117,9 +117,9 @@ def limit_each(parameters: tuple[Tensor, ...], limit: float) -> tuple[Tensor, Te
     heights = outer.unflatten(1, (-1, slopes.shape[1])).square().sum(1)
     # The least number keeps the root's derivatives finite at zero.
     bounds = (slopes * (heights + torch.finfo(heights.dtype).tiny).sqrt()).sum(1)
-    # Scaling rounds, and what is tiny by a quantum.
+    # Scaling rounds, what is tiny by a quantum, and the bounds do so in float64.
     weight = parameters[-1]
-    slack = 1 + 2 * torch.finfo(weight.dtype).eps
+    slack = 1 + 2 * torch.finfo(weight.dtype).eps + 1e-12
     lost = slopes.sum(1) * (quantum(weight.dtype) * weight.shape[1] ** 0.5) * inner_scale
     units = torch.finfo(bounds.dtype)
     within = (limit / slack - lost.detach()).clamp_min(0) / inner_scale / outer_scale

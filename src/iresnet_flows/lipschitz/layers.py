@@ -76,7 +76,7 @@ class LayeredBranch(BoundedBranch):
         )
 
     def reset_parameters(self) -> None:
-        """Orthogonal weights, a last layer near zero, so that x + g(x) starts near x."""
+        """Initial weights, a last layer near zero, so that x + g(x) starts near x."""
         for weight in self.weights:
             self.reset_weight(weight)
         for bias, a in zip(self.biases, self.each_activation()):
@@ -91,7 +91,7 @@ class LayeredBranch(BoundedBranch):
                     weights[-1].mul_(0.1)
 
     def reset_weight(self, weight: Tensor) -> None:
-        """Give a weight its initial values."""
+        """Give a weight its initial values, orthogonal ones here."""
         nn.init.orthogonal_(weight)
 
     def constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:

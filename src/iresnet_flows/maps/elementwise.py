@@ -58,6 +58,9 @@ class DiagonalJacobian(ChainJacobian):
         ones = self.maps[0].weight.new_ones(1, *self.batch_event)
         return self.apply(ones).squeeze(0)
 
+    def dense(self) -> Tensor:
+        return self.diagonal().diag_embed()
+
     def blocks(self) -> Tensor:
         return self.diagonal()[..., None, None]
 

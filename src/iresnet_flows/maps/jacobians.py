@@ -107,7 +107,7 @@ class Jacobian(ABC):
         return self.features()
 
     def narrows(self) -> bool:
-        """Whether the core is another matrix than J."""
+        """Whether the core is not J itself as one matrix."""
         return False
 
     def dense_in_steps(self) -> tuple[Tensor, tuple[Tensor, ...]]:

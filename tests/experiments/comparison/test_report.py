@@ -261,6 +261,10 @@ def test_files_of_one_name_are_apart_and_a_file_that_changed_or_moved_is_not():
 
     here, there = of("a/x.csv", "1"), of("b/x.csv", "2")
     assert [group.title for group in grouped([here, there])] == ["a/x.csv", "b/x.csv"]
+    bridging = of("a/x.csv", "2", seed=3)
+    for order in ([here, there, bridging], [here, bridging, there]):
+        (group,) = grouped(order)
+        assert len(group.results) == 3
     moved, changed = of("z/x.csv", "1", seed=1), of("a/x.csv", "3", seed=2)
     (group,) = grouped([here, moved, changed])
     assert group.title == "x.csv"
@@ -279,7 +283,13 @@ def test_a_contender_is_not_first_by_the_seeds_that_it_survived():
     found = standings([lucky, *failed, *hard])
     assert found.model == "glow"
     assert not found.gaps[0].tied
+    assert found.gaps[0].ahead
+    assert not found.gaps[0].certain
     assert any("NICE is ahead of Glow on the seeds that both have" in w for w in found.warnings)
+    (group,) = grouped([lucky, *failed, *hard])
+    said = " ".join(findings(group))
+    assert "Glow comes first with a mean test loss" in said
+    assert "It is ahead of" not in said
 
 
 def test_contenders_look_different():

@@ -37,7 +37,8 @@ def reproduce(
         typer.Option(help="Comma-separated names of models. Default: all of the study."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="The time of each training. Default: that of the scale.")
+        float | None,
+        typer.Option(help="The time of each training, but sbi's own. Default: that of the scale."),
     ] = None,
     seed: Annotated[
         list[int] | None, typer.Option(help="Repeat for several. Default: those of the scale.")

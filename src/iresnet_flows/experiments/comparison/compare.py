@@ -13,7 +13,12 @@ import torch
 from rich.console import Console
 
 from iresnet_flows.errors import UnmatchedContender, UsageError
-from iresnet_flows.experiments.comparison.contenders import Contender, width_of
+from iresnet_flows.experiments.comparison.contenders import (
+    CONTENDERS,
+    YARDSTICK,
+    Contender,
+    width_of,
+)
 from iresnet_flows.experiments.comparison.report import write_reports
 from iresnet_flows.experiments.comparison.results import Match, Plan, Result
 from iresnet_flows.experiments.comparison.runs import Task
@@ -72,7 +77,7 @@ def compare(
         datasets: The data sets by the names that the user gave them.
         contenders: The contenders.
         folder: Of the report and the runs.
-        fresh: Forget these runs, if they are in it.
+        fresh: Forget these runs, if they are in it, though not the widths that were timed.
         console: Shows the progress.
 
     Raises:
@@ -136,7 +141,11 @@ def widths(
         return {who.name: sized(who, features, match) for who in contenders}
     path = folder / WIDTHS
     kept = read_json(path) if path.is_file() else {}
-    keys = {who.name: f"{who.name} {who.digest(None)}, {features} columns" for who in contenders}
+    yardstick = CONTENDERS[YARDSTICK].digest(None)
+    keys = {
+        who.name: f"{who.name} {who.digest(None)} to {yardstick}, {features} columns"
+        for who in contenders
+    }
     for who in contenders:
         if keys[who.name] not in kept:
             kept[keys[who.name]] = sized(who, features, match)

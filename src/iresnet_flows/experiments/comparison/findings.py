@@ -25,14 +25,16 @@ def overall(groups: Sequence[Group]) -> list[str]:
         title = group.standings.title or ""
         wins[title] = wins.get(title, 0) + 1
     tally = [f"{title} on {count}" for title, count in sorted(wins.items(), key=lambda w: -w[1])]
-    told = [f"Of {len(ranked)} comparisons the lowest mean test loss is that of {listed(tally)}."]
+    told = [f"Of {len(ranked)} comparisons the first is {listed(tally)}."]
 
     won = [group.title for group in ranked if group.standings.model == OURS]
     gaps = [(group.title, gap) for group in ranked if (gap := group.standings.gap(OURS))]
     tied = [title for title, gap in gaps if gap.tied]
-    lost = [title for title, gap in gaps if not gap.tied]
+    lost = [title for title, gap in gaps if gap.behind]
+    ahead = [title for title, gap in gaps if gap.ahead]
     if won or gaps:
         parts = [("comes first on", won), ("is tied with the first on", tied), ("loses on", lost)]
+        parts.append(("is ahead, though not in all of its runs, on", ahead))
         told.append(
             "i-ResNet " + listed([f"{verb} {listed(on)}" for verb, on in parts if on]) + "."
         )
@@ -62,10 +64,12 @@ def order(group: Group) -> Iterator[str]:
         yield "No contender has a test loss to compare."
         return
     first = next(row for row in group.rows if row["model"] == standings.model)
-    yield f"{standings.title} reaches the lowest mean test loss, {first['nats']:.3f} nats."
+    lowest = not any(gap.ahead for gap in standings.gaps)
+    reaches = "reaches the lowest" if lowest else "comes first with a"
+    yield f"{standings.title} {reaches} mean test loss, {first['nats']:.3f} nats."
 
     tied = [gap.title for gap in standings.gaps if gap.tied]
-    behind = [gap for gap in standings.gaps if not gap.tied]
+    behind = [gap for gap in standings.gaps if gap.behind]
     unsure = [gap.title for gap in behind if not gap.certain]
     if tied:
         verb = "is" if len(tied) == 1 else "are"
@@ -80,7 +84,7 @@ def order(group: Group) -> Iterator[str]:
 def ours(group: Group) -> Iterator[str]:
     """Where this package's own flow loses."""
     gap = group.standings.gap(OURS)
-    if gap is not None and not gap.tied:
+    if gap is not None and gap.behind:
         place = [g.model for g in group.standings.gaps].index(OURS) + 2
         yield (
             f"{gap.title} loses here: it is {told(gap)} behind {group.standings.title}, place "

@@ -122,20 +122,16 @@ def titles(results: Sequence[Result]) -> list[str]:
     it may lie elsewhere on another machine.
     """
     sets: dict[str, list[tuple[set[str], set[str]]]] = {}
-    members = []
     for result in results:
-        plan = result.plan
-        known = sets.setdefault(result.data.name, [])
-        for paths, prints in known:
-            if plan.data in paths or plan.fingerprint in prints:
-                break
-        else:
-            paths, prints = set(), set()
-            known.append((paths, prints))
-        paths.add(plan.data)
-        prints.add(plan.fingerprint)
-        members.append(paths)
-    return [
-        result.data.name if len(sets[result.data.name]) == 1 else min(paths)
-        for result, paths in zip(results, members, strict=True)
-    ]
+        plan, known = result.plan, sets.setdefault(result.data.name, [])
+        same = [s for s in known if plan.data in s[0] or plan.fingerprint in s[1]]
+        paths = {plan.data}.union(*(s[0] for s in same))
+        prints = {plan.fingerprint}.union(*(s[1] for s in same))
+        known[:] = [*(s for s in known if s not in same), (paths, prints)]
+    return [title(result, sets[result.data.name]) for result in results]
+
+
+def title(result: Result, known: Sequence[tuple[set[str], set[str]]]) -> str:
+    if len(known) == 1:
+        return result.data.name
+    return next(min(paths) for paths, _ in known if result.plan.data in paths)

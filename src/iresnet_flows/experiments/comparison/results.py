@@ -146,7 +146,8 @@ class Result:
         width: The contender's free width, or None where it has none.
         parameters: The trainable parameters.
         steps: The optimiser steps taken.
-        train_seconds: The time they took, validation apart; the processor's on a CPU.
+        train_seconds: The time they took, validation and checkpoints apart; the processor's on
+            a CPU.
         curve: (step, seconds, validation nats) at each validation.
         nats: The mean of -log p over the test rows; None without a density.
         row_standard_error: Its standard error over the test rows.

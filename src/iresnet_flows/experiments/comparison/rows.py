@@ -69,7 +69,7 @@ def row(runs: Sequence[Result]) -> dict[str, Any]:
         "failed": [f"seed {run.plan.seed}: {why}" for run in runs if (why := failure(run))],
         "nan_runs": len(runs) - len(whole),
         "runs": len(runs),
-        "remark": first.remark,
+        "remark": "; ".join(dict.fromkeys(run.remark for run in counted if run.remark)) or None,
         "title": first.title,
         "recipe": first.recipe,
         "origin": first.origin,

@@ -125,8 +125,9 @@ def run(
         result.costs = costs.measure(flow, prepared(dataset, dataset.test[: costs.ROWS]))
     with noted(result, "its probes"):
         result.probes |= probe(flow, z, who.density)
-    if who.origin != "yours":
-        result.probes["takes_context"] = takes_context(who, dataset.features, result.width or 0)
+        if who.origin != "yours":
+            width = result.width or 0
+            result.probes["takes_context"] = takes_context(who, dataset.features, width)
 
 
 @contextmanager
@@ -136,7 +137,7 @@ def noted(result: Result, what: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001  a user's own contender may raise anything
         said = f"{what} failed: {in_a_line(error)}"
-        result.remark = "; ".join(filter(None, (result.remark, said)))
+        result.remark = "; ".join(filter(None, ((result.remark or "").rstrip("."), said)))
 
 
 def in_a_line(error: Exception) -> str:

@@ -39,9 +39,19 @@ class Gap:
         return abs(self.difference.sigmas) <= TIED
 
     @property
+    def ahead(self) -> bool:
+        """Whether it is below the first by more than two standard errors."""
+        return self.difference.sigmas < -TIED
+
+    @property
+    def behind(self) -> bool:
+        """Whether it is above the first by more than two standard errors."""
+        return self.difference.sigmas > TIED
+
+    @property
     def certain(self) -> bool:
         """Whether it is behind by more than chance, after Holm at 5 %."""
-        return not self.tied and self.p < LEVEL
+        return self.behind and self.p < LEVEL
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,9 @@ class Standings:
     """The order of the contenders on one data set.
 
     Arguments:
-        model: The one with the lowest mean nats, or None where none has a density.
+        model: The first, or None where none has a density; `standings` says which it is.
         title: What tables call it.
-        gaps: The others that can be compared with it, the nearest first.
+        gaps: The others that can be compared with it, from the lowest up.
         warnings: What a reader must know before believing them.
     """
 
@@ -74,6 +84,7 @@ class Standings:
                 "p": gap.difference.p,
                 "p_holm": gap.p,
                 "tied": gap.tied,
+                "ahead": gap.ahead,
             }
             for gap in self.gaps
         ]
@@ -88,16 +99,16 @@ def standings(results: Sequence[Result]) -> Standings:
     compared with it over the seeds that both have, on the same test rows; what shares none is
     left out, with a warning.
     """
+    runs_of = by_model(results)
     scored = {
         model: whole
-        for model, runs in by_model(results).items()
+        for model, runs in runs_of.items()
         if (whole := [run for run in good(runs) if run.nats is not None])
     }
     warnings = list(cautions(results))
     if not scored:
         return Standings(None, None, (), tuple(warnings))
 
-    runs_of = by_model(results)
     unfailed = [model for model in scored if len(scored[model]) == len(runs_of[model])]
     order = sorted(scored, key=lambda model: means.fmean(run.nats or 0 for run in scored[model]))
     first = next(model for model in order if model in (unfailed or order))
@@ -119,10 +130,12 @@ def standings(results: Sequence[Result]) -> Standings:
     ]
     gaps.sort(key=lambda gap: gap.difference.mean)
     for gap in gaps:
-        if gap.difference.sigmas < -TIED:
+        if gap.ahead:
+            failed = len(scored[gap.model]) < len(runs_of[gap.model])
+            but = "some of its runs failed" if failed else "the mean of all of its own is higher"
             warnings.append(
                 f"{gap.title} is ahead of {scored[first][0].title} on the seeds that both have, "
-                "but some of its runs failed."
+                f"but {but}."
             )
     return Standings(first, scored[first][0].title, tuple(gaps), tuple(warnings))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from iresnet_flows.experiments.comparison.contenders.matching import build, width_of
+from iresnet_flows.experiments.comparison.contenders.matching import YARDSTICK, build, width_of
 from iresnet_flows.experiments.comparison.contenders.recipes import Contender
 from iresnet_flows.experiments.comparison.contenders.registry import CONTENDERS, PAPER, chosen
 
-__all__ = ["CONTENDERS", "PAPER", "Contender", "build", "chosen", "width_of"]
+__all__ = ["CONTENDERS", "PAPER", "YARDSTICK", "Contender", "build", "chosen", "width_of"]

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -73,12 +75,13 @@ class Imported:
     takes_width: bool
 
     def source(self) -> str:
-        """The text of the module that the factory is written in."""
-        module = inspect.getmodule(imported(self.spec)) or sys.modules[self.spec.partition(":")[0]]
-        try:
-            return inspect.getsource(module)
-        except (OSError, TypeError):  # it was typed, or compiled
-            return ""
+        """The text of the module that is named, and of that in which the factory is written."""
+        found = imported(self.spec)
+        factory = found.make if isinstance(found, Contender) else found
+        while isinstance(factory, partial):
+            factory = factory.func
+        at_hand = sys.modules[self.spec.partition(":")[0]]
+        return "".join(map(text, dict.fromkeys((at_hand, inspect.getmodule(factory)))))
 
     def __call__(self, features: int, width: int | None = None) -> Flow:
         """The flow, tried on a small batch.
@@ -96,6 +99,13 @@ class Imported:
         require_trainable(self.spec, flow)
         require_density(self.spec, flow, features)
         return flow
+
+
+def text(module: ModuleType | None) -> str:
+    try:
+        return "" if module is None else inspect.getsource(module)
+    except (OSError, TypeError):  # it was typed, or compiled
+        return ""
 
 
 def imported(spec: str) -> Any:

@@ -20,7 +20,7 @@ from iresnet_flows.experiments.comparison.contenders.stopwatch import step_secon
 from iresnet_flows.experiments.comparison.results import Match
 from iresnet_flows.experiments.widths import fitting_width, parameters
 
-__all__ = ["build", "width_of"]
+__all__ = ["YARDSTICK", "build", "width_of"]
 
 YARDSTICK = "i-resnet"
 SIZE_SLACK = 0.1

@@ -67,7 +67,7 @@ class Contender:
     requires: str | None = None
 
     def digest(self, width: int | None) -> str:
-        """A few letters that change with what a run of it depends on, a user's code included."""
+        """A few letters that change with what its runs depend on, a user's module included."""
         source = self.make.source() if isinstance(self.make, Sourced) else ""
         parts = (self.recipe, self.learning_rate, self.weight_decay, width, __version__, source)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
