@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from cases import hostile
+from jacobians import dense
 
 from iresnet_flows import Exact, InvertibleResidualBlock, LipschitzMLP
 from iresnet_flows.logdet.exact import logdet_plus_identity
@@ -29,10 +30,6 @@ each_copy = pytest.mark.parametrize("activation", ["tanh", "csin"])
 def build(features: int, hidden: tuple[int, ...], activation: str, **kwargs):
     g = LipschitzMLP(features, hidden, activation=activation, **kwargs).double()
     return InvertibleResidualBlock(hostile(g), Exact())
-
-
-def dense(function, x):
-    return torch.autograd.functional.jacobian(lambda t: function(t).sum(0), x).transpose(0, 1)
 
 
 @each_chain

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iresnet_flows.maps.functions import cast
 from iresnet_flows.maps.perceptrons import Nonlinearity
 from iresnet_flows.pullback import vjp
 from iresnet_flows.stateless import call_with
@@ -244,10 +245,7 @@ class WithState:
     state: dict[str, Tensor]
 
     def to(self, dtype: torch.dtype) -> WithState:
-        state = {
-            name: t.to(dtype) if t.is_floating_point() else t for name, t in self.state.items()
-        }
-        return WithState(self.module, state)
+        return WithState(self.module, {n: cast(t, dtype) for n, t in self.state.items()})
 
     def value(self, z: Tensor) -> Tensor:
         value: Tensor = call_with(self.module, self.state, (z,))

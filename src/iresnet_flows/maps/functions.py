@@ -13,7 +13,7 @@ from torch import Tensor
 from iresnet_flows.maps.jacobians import Jacobian
 from iresnet_flows.pullback import Pull, vjp
 
-__all__ = ["FunctionJacobian", "FunctionMap"]
+__all__ = ["FunctionJacobian", "FunctionMap", "cast"]
 
 Call = Callable[..., Tensor]
 
@@ -148,4 +148,5 @@ def assemble(call: Call, count: int, x: Tensor, *rest: Tensor) -> FunctionJacobi
 
 
 def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in that dtype, if it holds real numbers."""
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
