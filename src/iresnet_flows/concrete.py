@@ -39,6 +39,8 @@ def concrete(tensor: Tensor) -> Tensor:
     A loop that stops when every sample is done may ask this; Python's ``bool`` of a tensor inside
     `torch.func.vmap` raises.
     """
+    if not is_wrapped(tensor):
+        return tensor.detach()
     holder = Holder()
     Unwrap.apply(tensor.detach(), holder)
     return holder.tensor

@@ -27,6 +27,7 @@ class State(NamedTuple):
         x: The best points so far.
         residual: y - x - g(x) there.
         size: The norms of these.
+        reach: Those of y.
         steps: The evaluations of g.
         cautious: Whether the next step is Banach's, for the last one did not do as well.
         stalled: Whether Banach's step gained nothing, so that rounding allows no more.
@@ -36,6 +37,7 @@ class State(NamedTuple):
     x: Tensor
     residual: Tensor
     size: Tensor
+    reach: Tensor
     steps: Tensor
     cautious: Tensor
     stalled: Tensor
@@ -147,8 +149,9 @@ class Solver(ABC):
 
         loop = self.loop(g, precise, y.dtype, lipschitz)
         x, error, steps = loop.run(y.to(precise), x.to(precise), steps, self.max_steps)
-        converged = error <= loop.tolerance(x)
-        cast = torch.finfo(y.dtype).eps * norms(x) * (y.dtype != precise)
+        length = norms(x)
+        converged = error <= loop.tolerance(length)
+        cast = torch.finfo(y.dtype).eps * length * (y.dtype != precise)
         return Solution(x.to(y.dtype), (error + cast).to(y.dtype), converged, steps)
 
     def loop(self, g: Map, dtype: torch.dtype, result: torch.dtype, lipschitz: Tensor) -> Loop:
@@ -178,6 +181,9 @@ class Loop:
     lipschitz: Tensor
     tolerances: tuple[float, float]
 
+    def __post_init__(self) -> None:
+        self.gap = 1 - self.lipschitz
+
     def run(
         self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,12 +194,12 @@ class Loop:
     def iterate(self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int) -> State:
         residual = self.stepper.residual(x, y)
         no = torch.zeros_like(steps, dtype=torch.bool)
-        state = State(y, x, residual, norms(residual), steps + 1, no, no)
+        state = State(y, x, residual, norms(residual), norms(y), steps + 1, no, no)
 
         whole, rows = state, None
         while True:
-            done = self.done(state, max_steps)
-            left = ~concrete(done)
+            going = self.going(state, max_steps)
+            left = concrete(going)
             count = int(left.sum())
             if not count:
                 return state if rows is None else whole.put(rows, state)
@@ -202,56 +208,59 @@ class Loop:
                 keep = left.nonzero().flatten()
                 whole = state if rows is None else whole.put(rows, state)
                 rows = keep if rows is None else rows[keep]
-                state, done = state.take(keep), done[keep]
+                state, going = state.take(keep), going[keep]
                 self.stepper.take(keep)
-            state = self.advance(state, done)
+            state = self.advance(state, going)
 
-    def advance(self, state: State, done: Tensor) -> State:
-        """The state after one more evaluation of g."""
-        y, x, residual, size, steps, cautious, _ = state
+    def advance(self, state: State, going: Tensor) -> State:
+        """The state after one more evaluation of g for the samples that go on."""
+        y, x, residual, size, _, steps, cautious, stalled = state
         step = self.stepper.step(residual)
         banach = torch.ones_like(cautious) if step is residual else cautious
         step = torch.where(per_sample(banach, x), residual, step)
-        trial = torch.where(per_sample(done, x), x, x + step)
+        trial = torch.where(per_sample(going, x), x + step, x)
 
         found = self.stepper.residual(trial, y)
         found_size = norms(found)
-        accepted = ~done & ((found_size <= self.lipschitz * size) | banach)
+        accepted = going & ((found_size <= self.lipschitz * size) | banach)
         self.stepper.learn(state, trial, found, accepted)
 
-        stalled = state.stalled | (banach & ~done & (found_size >= size))
-        better = accepted & ~stalled
+        worse = accepted & (found_size >= size)  # only Banach's step is accepted then
+        better = accepted & ~worse
         here = per_sample(better, x)
-        return State(
-            y,
-            torch.where(here, trial, x),
-            torch.where(here, found, residual),
-            torch.where(better, found_size, size),
-            steps + (~done).long(),
-            ~accepted,
-            stalled,
+        return state._replace(
+            x=torch.where(here, trial, x),
+            residual=torch.where(here, found, residual),
+            size=torch.where(better, found_size, size),
+            steps=steps + going,
+            cautious=~accepted,
+            stalled=stalled | worse,
         )
 
-    def done(self, state: State, max_steps: int) -> Tensor:
-        error = self.error(state)
-        converged = error <= self.tolerance(state.x)
-        spent = (state.size <= self.rounding(state)) | (state.steps >= max_steps)
-        return converged | spent | state.stalled | ~error.isfinite()
+    def going(self, state: State, max_steps: int) -> Tensor:
+        """Which samples can and must be improved."""
+        length = norms(state.x)
+        rounding = self.rounding(state, length)
+        error = (state.size + rounding) / self.gap
+        wanting = (error > self.tolerance(length)) & (error < torch.inf)
+        able = (state.size > rounding) & (state.steps < max_steps) & ~state.stalled
+        return wanting & able
 
     def error(self, state: State) -> Tensor:
         """A bound of the distance from the solution, with the residual's own rounding."""
-        return (state.size + self.rounding(state)) / (1 - self.lipschitz)
+        return (state.size + self.rounding(state, norms(state.x))) / self.gap
 
-    def rounding(self, state: State) -> Tensor:
-        return torch.finfo(state.x.dtype).eps * (norms(state.x) + norms(state.y))
+    def rounding(self, state: State, length: Tensor) -> Tensor:
+        return torch.finfo(state.x.dtype).eps * (length + state.reach)
 
-    def tolerance(self, x: Tensor) -> Tensor:
+    def tolerance(self, length: Tensor) -> Tensor:
+        """What the error of a solution of that norm may be."""
         atol, rtol = self.tolerances
-        return atol + rtol * norms(x)
+        return atol + rtol * length
 
 
 def norms(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=-1)
+    return torch.linalg.vector_norm(x.flatten(1), dim=-1)
 
 
 def per_sample(mask: Tensor, like: Tensor) -> Tensor:

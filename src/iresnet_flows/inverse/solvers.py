@@ -127,37 +127,35 @@ class Secants(Picard):
     def __init__(self, g: Map, memory: int) -> None:
         super().__init__(g)
         self.memory = memory
-        self.pairs: tuple[Tensor, Tensor] | None = None
+        # (2, m, B, *event): orthonormal dr, and the dx + dr that a step takes out with them.
+        self.pairs: Tensor | None = None
 
     def step(self, residual: Tensor) -> Tensor:
         if self.pairs is None:
             return residual
-        dx, dr = self.pairs
-        return residual - ((dx + dr) * inner(dr, residual)).sum(0)
+        turns, moves = self.pairs
+        return residual - (moves * inner(turns, residual)).sum(0)
 
     def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
-        dx, dr = trial - state.x, residual - state.residual
-        whole = norms(dr)
-        if self.pairs is not None and len(self.pairs[0]) < self.memory:
-            shares = inner(self.pairs[1], dr)
-            dx, dr = (t - (old * shares).sum(0) for t, old in zip((dx, dr), self.pairs))
+        turn = residual - state.residual
+        pair = torch.stack((turn, trial - state.x + turn))
+        whole = norms(turn)
+        if self.pairs is not None and self.pairs.shape[1] < self.memory:
+            pair = pair - (self.pairs * inner(self.pairs[0], turn)).sum(1)
         else:
             self.pairs = None
 
         # What the others explain up to a hundredth is mostly how g bends.
-        size = norms(dr)
-        fresh = per_sample((size > 1e-2 * whole) & size.isfinite(), dr)
-        size = torch.where(fresh, per_sample(size, dr), 1.0)
-        dx, dr = (torch.where(fresh, t / size, 0.0).unsqueeze(0) for t in (dx, dr))
-        if self.pairs is not None:
-            dx, dr = (torch.cat(both) for both in zip(self.pairs, (dx, dr)))
-        self.pairs = dx, dr
+        size = norms(pair[0])
+        fresh = (size > 1e-2 * whole) & (size < torch.inf)
+        pair = torch.where(per_sample(fresh, turn), pair / per_sample(size, turn), 0.0)
+        pair = pair.unsqueeze(1)
+        self.pairs = pair if self.pairs is None else torch.cat((self.pairs, pair), 1)
 
     def take(self, rows: Tensor) -> None:
         super().take(rows)
         if self.pairs is not None:
-            dx, dr = self.pairs
-            self.pairs = dx[:, rows], dr[:, rows]
+            self.pairs = self.pairs[:, :, rows]
 
 
 class Tangents(Picard):
