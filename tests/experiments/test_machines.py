@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.machines import each_in_parallel, workers
 
 LONG = 600.0
+SIZE = 2**20
 
 
 def each(items, perform):
@@ -28,6 +30,30 @@ def test_results_come_in_the_order_of_the_items():
 def test_a_process_has_one_thread():
     with workers(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == 1
+
+
+def train():
+    x = torch.ones(SIZE, requires_grad=True)
+    x.sin().cos().exp().sum().backward()
+
+
+def pages_of_trainings():
+    """How many pages come from the system in a hundred steps, after some others."""
+    import resource
+
+    for _ in range(40):
+        train()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        train()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is for glibc")
+def test_a_process_keeps_what_it_has_freed():
+    of_a_tensor = 4 * SIZE / os.sysconf("SC_PAGE_SIZE")
+    with workers(1) as pool:
+        assert pool.submit(pages_of_trainings).result() < 8 * of_a_tensor
 
 
 def test_an_error_comes_as_it_is():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from iresnet_flows.maps.jacobians import ChainJacobian
@@ -21,8 +22,11 @@ class FanOut(LinearMap):
     """
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        y = (x.unsqueeze(-2) * self.weight).flatten(-2)
-        return y if bias is None else y + bias
+        x = x.unsqueeze(-2)
+        if bias is None:
+            return (x * self.weight).flatten(-2)
+        shift = bias.unflatten(-1, self.weight.shape)
+        return torch.addcmul(shift, x, self.weight).flatten(-2)
 
     def transposed(self, w: Tensor) -> Tensor:
         return (w.unflatten(-1, self.weight.shape) * self.weight).sum(-2)
@@ -51,12 +55,14 @@ class FanIn(LinearMap):
 
 
 class DiagonalJacobian(ChainJacobian):
-    """The `ChainJacobian` of a map of each entry alone: its product with ones has all of it."""
+    """The `ChainJacobian` of a map of each entry alone, with one hidden layer."""
 
     def diagonal(self) -> Tensor:
         """The derivatives, (B, d)."""
-        ones = self.maps[0].weight.new_ones(1, *self.batch_event)
-        return self.apply(ones).squeeze(0)
+        fan_out, fan_in = (m.weight for m in self.maps)
+        slopes = self.slopes[0].unflatten(2, fan_out.shape)
+        factors = fan_in.unflatten(0, (-1, len(fan_out))) * fan_out
+        return (slopes * factors).sum((1, 2))
 
     def dense(self) -> Tensor:
         return self.diagonal().diag_embed()
@@ -72,6 +78,6 @@ class DiagonalJacobian(ChainJacobian):
 
 
 class ElementwisePerceptron(Perceptron):
-    """A `Perceptron` of each entry alone."""
+    """A `Perceptron` of each entry alone, with one hidden layer."""
 
     chain: ClassVar[type[ChainJacobian]] = DiagonalJacobian

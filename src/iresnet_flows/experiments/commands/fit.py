@@ -157,6 +157,7 @@ def train_run(
     from iresnet_flows.experiments.images.runs import Run
     from iresnet_flows.experiments.images.sessions import begin, perform, verdict
     from iresnet_flows.experiments.images.training import first_rank
+    from iresnet_flows.experiments.machines import keep_freed_memory
 
     refuse_vectors(data)
     images = load_images(data, data_dir)
@@ -169,6 +170,7 @@ def train_run(
     )
     begin(run, images, out, machine, resume)
     console = terminal(quiet=not first_rank())
+    keep_freed_memory()
     with interruptible(out, console):
         trained = perform(run, images, out, machine, resume, console)
     if first_rank():
