@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +26,7 @@ __all__ = [
     "each_in_parallel",
     "keep_freed_memory",
     "on_threads",
+    "postponed_interrupt",
     "stopwatch",
     "torch_device",
     "workers",
@@ -92,6 +93,25 @@ def torch_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@contextmanager
+def postponed_interrupt(note: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C within is noted, for whoever can stop in good order; the next one stops."""
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+
+    def first(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, usual)
+        note()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 @contextmanager

@@ -95,6 +95,32 @@ def test_training_that_was_stopped_goes_on_to_the_bit(recipe, task, tmp_path):
     assert whole.steps == parts.steps == 6
 
 
+def test_ctrl_c_keeps_every_step_that_was_taken(tmp_path):
+    def interrupt(spent, loss):
+        if spent == 0.5:
+            signal.raise_signal(signal.SIGINT)
+
+    arguments = DENSITY, Likelihood(), image_set()
+    with pytest.raises(KeyboardInterrupt):
+        train(*arguments, tmp_path / "parts", Budget(steps=6), progress=interrupt)
+    assert checkpoint(tmp_path / "parts")["steps"] == 4  # that which was under way is ended
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    train(*arguments, tmp_path / "parts", Budget(steps=6), resume=True)
+    train(*arguments, tmp_path / "whole", Budget(steps=6))
+    assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_second_ctrl_c_ends_a_training_at_once(tmp_path):
+    def interrupt(spent, loss):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(DENSITY, Likelihood(), image_set(), tmp_path, Budget(steps=6), progress=interrupt)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
 def test_finished_training_is_read_and_not_continued(tmp_path):
     first = train(DENSITY, Likelihood(), image_set(), tmp_path, Budget(steps=4))
     before = (tmp_path / "last.ckpt").read_bytes()

@@ -54,7 +54,12 @@ class Clock(Callback):
         self.seconds = seconds
         self.steps = steps
         self.last = self.saved = 0.0
+        self.interrupted = False
         self.course: Log | None = None
+
+    def interrupt(self) -> None:
+        """Let the training end with the step, with a checkpoint and a `KeyboardInterrupt`."""
+        self.interrupted = True
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -93,8 +98,10 @@ class Clock(Callback):
             self.course.add(training.steps, training.seconds, rate, training.losses)
         if spent >= 1:
             trainer.should_stop = True
-        if spent >= 1 or self.is_due(training):
+        if spent >= 1 or self.interrupted or self.is_due(training):
             self.save(trainer, training)
+        if self.interrupted:
+            raise KeyboardInterrupt
         self.progress(spent, training.losses["loss"])
 
     def tick(self, trainer: lightning.Trainer, training: Training) -> None:

@@ -30,6 +30,7 @@ first FSDP refuses, and which its second one, `fully_shard`, takes and then lose
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,7 +50,7 @@ from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
-from iresnet_flows.experiments.machines import stopwatch
+from iresnet_flows.experiments.machines import postponed_interrupt, stopwatch
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
 
@@ -174,7 +175,8 @@ def train(
     Raises:
         Diverged: The loss is no longer a number; the message says at which step.
         UsageError: The batch cannot be shared by the devices.
-        KeyboardInterrupt: As given; the last checkpoint stays.
+        KeyboardInterrupt: Ctrl-C, after the step and a checkpoint; at once the second time, or on
+            several devices, and then the last checkpoint stays.
     """
     machine = machine or Machine()
     size = shared_batch(recipe, data, machine)
@@ -231,7 +233,11 @@ def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | N
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        # Ranks that stop at different steps would wait for each other.
+        alone = machine.ranks == 1
+        stopping = postponed_interrupt(clock.interrupt) if alone else nullcontext()
         try:
-            trainer.fit(training, Endless(), ckpt_path=path, weights_only=True)
+            with stopping:
+                trainer.fit(training, Endless(), ckpt_path=path, weights_only=True)
         except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from interrupted
