@@ -20,13 +20,14 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.bench import growth, peers, settings
 from iresnet_flows.experiments.bench.bounds import worst_excess
 from iresnet_flows.experiments.bench.clocks import Clock
-from iresnet_flows.experiments.bench.contestants import OURS, Net, ours, seeded
+from iresnet_flows.experiments.bench.contestants import OURS, Net, ours
 from iresnet_flows.experiments.bench.flows import build, count, mixture
 from iresnet_flows.experiments.bench.memory import kept_bytes
 from iresnet_flows.experiments.bench.peers import PEERS, chosen
 from iresnet_flows.experiments.bench.rows import AtMost, Row, ShareOf, TimesBetter
 from iresnet_flows.experiments.bench.settings import Case, Settings
 from iresnet_flows.experiments.bench.trained import jacobians, root
+from iresnet_flows.experiments.seeds import seeded
 
 ONCE = Clock(rounds=1, seconds=0)
 TINY = Settings(
@@ -253,16 +254,6 @@ def test_kept_bytes_count_closures_and_shrink_with_low_memory():
     assert three_vectors <= kept["low"] < three_vectors + 4096
     assert kept["full"] > kept["low"]
     gc.collect()
-
-
-def test_seeded_work_leaves_the_callers_generators_alone():
-    torch.manual_seed(1)
-    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    with seeded(7):
-        torch.rand(3)
-        np.random.rand(3)
-    assert torch.equal(torch.random.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()
 
 
 def test_every_line_of_the_table_has_as_many_cells_as_the_head(report):

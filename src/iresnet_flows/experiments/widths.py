@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import nn
+
+from iresnet_flows.experiments.seeds import seeded
 
 __all__ = ["fitting_width", "parameters"]
 
@@ -35,6 +36,6 @@ def fitting_width(make: Callable[[int], nn.Module], target: int) -> int:
 
 def parameters(make: Callable[[int], nn.Module], width: int) -> int:
     """The trainable parameters at that width; draws nothing from the caller's generator."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded():
         model = make(width)
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

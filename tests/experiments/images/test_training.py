@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+np = pytest.importorskip("numpy")
 pytest.importorskip("lightning")
 pytest.importorskip("nflows")
 
@@ -93,6 +94,20 @@ def test_training_that_was_stopped_goes_on_to_the_bit(recipe, task, tmp_path):
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
     assert equal(whole.model.state_dict(), parts.model.state_dict())
     assert whole.steps == parts.steps == 6
+
+
+class Drawing(TinyDensity):
+    """It draws from NumPy, as normflows' residual blocks do."""
+
+    def log_prob(self, x, labels=None):
+        return super().log_prob(x, labels) * (1 + 0.1 * np.random.rand())
+
+
+def test_draws_of_numpy_are_those_of_the_seed_too(tmp_path):
+    recipe = dataclasses.replace(DENSITY, make=Drawing)
+    for name in ("one", "other"):
+        train(recipe, Likelihood(), image_set(), tmp_path / name, Budget(steps=3))
+    assert_same_state(tmp_path / "one", tmp_path / "other")
 
 
 def test_ctrl_c_keeps_every_step_that_was_taken(tmp_path):

@@ -18,11 +18,11 @@ from iresnet_flows.experiments.bench.contestants import (
     Block,
     Contestant,
     OurBlock,
-    seeded,
 )
 from iresnet_flows.experiments.bench.rows import AtMost, Row, TimesBetter
 from iresnet_flows.experiments.bench.settings import Settings, Task
 from iresnet_flows.experiments.bench.trained import Gym, jacobians, root
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.logdet import RussianRoulette
 
 __all__ = ["tasks"]

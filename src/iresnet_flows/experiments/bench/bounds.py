@@ -14,11 +14,11 @@ from iresnet_flows.experiments.bench.contestants import (
     Block,
     Contestant,
     Net,
-    seeded,
 )
 from iresnet_flows.experiments.bench.flows import build, mixture
 from iresnet_flows.experiments.bench.rows import AtMost, Row
 from iresnet_flows.experiments.bench.settings import Settings, Task
+from iresnet_flows.experiments.seeds import seeded
 
 __all__ = ["tasks", "worst_excess"]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.logdet import Estimator
 
-__all__ = ["EQUAL", "OURS", "Block", "Contestant", "Net", "OurBlock", "ours", "seeded"]
+__all__ = ["EQUAL", "OURS", "Block", "Contestant", "Net", "OurBlock", "ours"]
 
 
 @dataclass(frozen=True)
@@ -153,19 +151,3 @@ EQUAL = replace(
         "each entry, so that its layers have half as many entries"
     ),
 )
-
-
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Draws within are those of the seed, and the generators of the caller stay as they were.
-
-    Some libraries draw from NumPy's global generator.
-    """
-    state = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(state)  # noqa: NPY002

@@ -9,7 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, seeded
+from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net
+from iresnet_flows.experiments.seeds import seeded
 
 __all__ = ["Flow", "build", "count", "mixture", "stepper"]
 

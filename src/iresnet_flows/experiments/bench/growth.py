@@ -7,11 +7,12 @@ from functools import partial
 
 import torch
 
-from iresnet_flows.experiments.bench.contestants import OURS, Contestant, Net, seeded
+from iresnet_flows.experiments.bench.contestants import OURS, Contestant, Net
 from iresnet_flows.experiments.bench.flows import build
 from iresnet_flows.experiments.bench.rows import Point
 from iresnet_flows.experiments.bench.settings import Case, Settings, Task
 from iresnet_flows.experiments.bench.speed import EVALUATIONS, flow_runs
+from iresnet_flows.experiments.seeds import seeded
 
 __all__ = ["tasks"]
 

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.experiments.bench.clocks import Times
-from iresnet_flows.experiments.bench.contestants import Block, Contestant, OurBlock, seeded
+from iresnet_flows.experiments.bench.contestants import Block, Contestant, OurBlock
 from iresnet_flows.experiments.bench.flows import Flow, stepper
 from iresnet_flows.experiments.bench.memory import kept_bytes
 from iresnet_flows.experiments.bench.peers import NormflowsBlock
 from iresnet_flows.experiments.bench.rows import Row, TimesBetter
 from iresnet_flows.experiments.bench.settings import Settings, Task
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.lipschitz import LipschitzConvNet
 
 __all__ = ["tasks"]

@@ -12,10 +12,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, ours, seeded
+from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, ours
 from iresnet_flows.experiments.bench.flows import build, mixture
 from iresnet_flows.experiments.bench.rows import Row, TimesBetter
 from iresnet_flows.experiments.bench.settings import Settings, Task
+from iresnet_flows.experiments.seeds import seeded
 
 __all__ = ["kept_bytes", "tasks"]
 

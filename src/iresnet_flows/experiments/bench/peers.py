@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.errors import UsageError, unknown
-from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, seeded
+from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.upkeep import update_normflows
 from iresnet_flows.experiments.versions import installed
 

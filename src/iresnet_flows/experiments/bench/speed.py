@@ -18,11 +18,11 @@ from iresnet_flows.experiments.bench.contestants import (
     Net,
     OurBlock,
     ours,
-    seeded,
 )
 from iresnet_flows.experiments.bench.flows import Flow, build, mixture, stepper
 from iresnet_flows.experiments.bench.rows import Row, ShareOf, Target, TimesBetter
 from iresnet_flows.experiments.bench.settings import Case, Settings, Task
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.inverse import Anderson
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.logdet import Exact

@@ -8,9 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net, seeded
+from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net
 from iresnet_flows.experiments.bench.flows import build, stepper
 from iresnet_flows.experiments.data import load
+from iresnet_flows.experiments.seeds import seeded
 
 __all__ = ["Gym", "jacobians", "root"]
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from iresnet_flows.errors import UnmatchedContender, UsageError
@@ -24,6 +23,7 @@ from iresnet_flows.experiments.comparison.results import Match, Plan, Result
 from iresnet_flows.experiments.comparison.runs import Task
 from iresnet_flows.experiments.comparison.schedule import carry_out
 from iresnet_flows.experiments.data.datasets import Dataset
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import read_json, write_json
 
 __all__ = ["Settings", "compare"]
@@ -159,7 +159,7 @@ def sized(who: Contender, features: int, match: Match) -> tuple[int | None, str 
         warnings.simplefilter("always", UnmatchedContender)
         width = width_of(who, features, match)
     if who.origin == "yours":
-        with torch.random.fork_rng(devices=[]):
+        with seeded():
             who.make(features, width or 0)  # so that a fault is met before the others are trained
     unmatched = [str(w.message) for w in said if issubclass(w.category, UnmatchedContender)]
     return width, " ".join(filter(None, [who.remark, *unmatched])) or None

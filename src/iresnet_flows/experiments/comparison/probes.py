@@ -15,6 +15,7 @@ from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.comparison.costs import evaluations
 from iresnet_flows.experiments.comparison.evaluation import restored
 from iresnet_flows.experiments.comparison.properties import along, jacobian, points_of
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.nflows import value_of
 
 __all__ = ["probe", "takes_context"]
@@ -46,8 +47,7 @@ def probe(flow: Flow, z: Tensor, density: bool = True) -> dict[str, Any]:
         return found
 
     points = points_of(rows)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded():
         found |= {
             "log_prob_noise": log_prob_noise(double, rows),
             "inverse_gradient_error": attempted(inverse_gradient_error, double, points),
@@ -62,8 +62,7 @@ def takes_context(who: Contender, features: int, width: int) -> bool:
 
     It is asked of a flow with random weights, for at its start a flow may be the identity.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+    with seeded(), torch.no_grad():
         flow = who.conditional(features, width, CONTEXT)
         if flow is None:
             return False

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from iresnet_flows.blocks.branched import BranchedLayer
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.experiments.comparison.results import PROPERTIES
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.inverse import FixedPoint
 from iresnet_flows.logdet import Exact, RussianRoulette
@@ -161,8 +162,7 @@ def draws(transform: Transform, x: Tensor) -> tuple[Tensor, float] | None:
         return torch.stack(calls).mean(1)
 
     layer = transform.layer if isinstance(transform, LayerTransform) else None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded():
         if isinstance(layer, InvertibleResidualBlock):
             # Where training and scoring are exact here, it is the estimator of training elsewhere.
             own = layer.estimator(layer.branch.at().linearize(x)[1])

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from iresnet_flows.errors import StorageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
@@ -31,6 +29,7 @@ from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.quietness import quiet
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.versions import versions
 
@@ -81,9 +80,7 @@ def perform(task: Task, progress: Progress) -> Result:
     dataset = read(plan.data, task.data_dir, plan.rows)
     who = contender(plan.model)
     result = blank(task, who, dataset)
-    with on_threads(1), isolate_rng(), quiet():
-        torch.manual_seed(plan.seed)
-        np.random.seed(plan.seed)  # noqa: NPY002  from which normflows draws
+    with on_threads(1), seeded(plan.seed), quiet():
         try:
             run(result, who, dataset, task.folder, progress)
         except StorageError:

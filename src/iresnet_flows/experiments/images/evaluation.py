@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 from iresnet_flows.experiments.images.batches import dequantised
 from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import bits, discrete_nats, scaled
+from iresnet_flows.experiments.seeds import seeded
 
-__all__ = ["bits_per_dim", "mean_and_error", "mistakes", "nats", "seeded", "test_error"]
+__all__ = ["bits_per_dim", "mean_and_error", "mistakes", "nats", "test_error"]
 
 BATCH = 250
 SEED = 1
@@ -98,12 +98,3 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     """The mean and its standard error, which is nan of a single value."""
     deviation = float(values.std()) if len(values) > 1 else math.nan
     return float(values.mean()), deviation / math.sqrt(len(values))
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within, draws of torch are a function of the seed; afterwards, its state is what it was."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield

@@ -12,12 +12,12 @@ from torch import nn
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images.catalogue import classifier, density
 from iresnet_flows.experiments.images.clocks import CHECKPOINT
-from iresnet_flows.experiments.images.evaluation import seeded
 from iresnet_flows.experiments.images.recipes import Recipe, Shape
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood, Task
 from iresnet_flows.experiments.images.training import WEIGHTS
 from iresnet_flows.experiments.machines import torch_device
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import SETTINGS, read_json, reading
 from iresnet_flows.experiments.tensors import load_tensors
 
@@ -87,7 +87,7 @@ def try_out(run: Run, data: ImageSet) -> None:
     """
     recipe, part = run.recipe(), data.train[:2]
     try:
-        with seeded(run.seed, torch.device("cpu")), torch.no_grad():
+        with seeded(run.seed), torch.no_grad():
             model = recipe.make(data.shape, data.classes)
             run.task.loss(model, part, torch.rand(part.pixels.shape))
     except ValueError as error:
@@ -113,7 +113,7 @@ def load_run(folder: Path, device: str = "cpu") -> tuple[Run, nn.Module]:
         if record.get("kind") not in ("density", "classifier"):
             raise UsageError(f"{folder} holds something else than a run of fit or classify.")
         run = Run(**{**record, "shape": tuple(record["shape"])})
-    with seeded(run.seed, torch.device("cpu")):
+    with seeded(run.seed):
         model = run.recipe().make(run.shape, run.classes)
     with reading(folder):
         model.load_state_dict(weights(folder))

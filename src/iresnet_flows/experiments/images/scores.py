@@ -19,11 +19,11 @@ from iresnet_flows.experiments.images.evaluation import (
     mean_and_error,
     mistakes,
     nats,
-    seeded,
 )
 from iresnet_flows.experiments.images.runs import Run
 from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import bits
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write, write_text
 
 __all__ = [

@@ -14,10 +14,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
-from iresnet_flows.experiments.images.evaluation import seeded
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import Task
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.ranks import one_batch
 
 __all__ = ["Endless", "Training"]

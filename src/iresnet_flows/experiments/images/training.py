@@ -45,13 +45,13 @@ from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.checkpoints import Checkpoints
 from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
 from iresnet_flows.experiments.images.clocks import CHECKPOINT, Clock, Progress, ignore
-from iresnet_flows.experiments.images.evaluation import seeded
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
 from iresnet_flows.experiments.machines import postponed_interrupt, stopwatch
 from iresnet_flows.experiments.quietness import quiet
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 
 __all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
@@ -136,7 +136,7 @@ def epochs(count: int, recipe: Recipe, data: ImageSet) -> Budget:
 
 def build(recipe: Recipe, data: ImageSet, seed: int) -> nn.Module:
     """The model before training, a function of the seed."""
-    with seeded(stream(seed, MODEL, -1 % 2**32), torch.device("cpu")):
+    with seeded(stream(seed, MODEL, -1 % 2**32)):
         return recipe.make(data.shape, data.classes)
 
 

@@ -17,7 +17,8 @@ from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.data import Dataset, load
 from iresnet_flows.experiments.paper import log_dets
 from iresnet_flows.experiments.paper.log_dets import Draws, Estimator, Row, Tail
-from iresnet_flows.experiments.paper.trainings import Planned, Trained, seeded, trained
+from iresnet_flows.experiments.paper.trainings import Planned, Trained, trained
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.layers import ActNorm, Stack
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.lipschitz.branches import Residual
@@ -100,7 +101,8 @@ class Flow(Planned):
         def stack() -> Stack:
             return Stack([layer for _ in range(BLOCKS) for layer in (ActNorm(features), block())])
 
-        return seeded(stack, self.seed)
+        with seeded(self.seed):
+            return stack()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from iresnet_flows.blocks import InvertibleResidualBlock
 from iresnet_flows.experiments.budgets import Budget
-from iresnet_flows.experiments.paper.trainings import Planned, Trained, seeded, trained
+from iresnet_flows.experiments.paper.trainings import Planned, Trained, trained
 from iresnet_flows.experiments.paper.trajectories import crossings, slopes, trajectories
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.layers import Layer
 from iresnet_flows.lipschitz import LipschitzMLP
 from iresnet_flows.models import UnconstrainedBlock
@@ -83,7 +84,8 @@ class System(Planned):
         """The blocks as they are drawn from the seed."""
         make = unconstrained if self.model == "resnet" else constrained
         blocks, hidden = self.shape.blocks, self.shape.hidden
-        return seeded(lambda: nn.ModuleList(make(hidden) for _ in range(blocks)), self.seed)
+        with seeded(self.seed):
+            return nn.ModuleList(make(hidden) for _ in range(blocks))
 
 
 @dataclass(frozen=True, eq=False)

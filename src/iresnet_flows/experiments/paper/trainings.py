@@ -20,7 +20,7 @@ from iresnet_flows.experiments.storage import claim_part, reading, write
 from iresnet_flows.experiments.studies import Settings
 from iresnet_flows.experiments.tensors import load_tensors
 
-__all__ = ["Planned", "Trained", "each_trained", "seeded", "trained"]
+__all__ = ["Planned", "Trained", "each_trained", "trained"]
 
 WEIGHTS = "weights.pt"
 
@@ -75,13 +75,6 @@ def each_trained(
         return list(each_in_parallel(plans, settings.jobs, console, title, perform))
     except Diverged as error:
         raise UsageError(f"{error}: give another --seed.") from error
-
-
-def seeded(make: Callable[[], Model], seed: int) -> Model:
-    """The model with the parameters that torch draws from that seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
 
 
 def trained(

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyro
-import torch
 from torch import Tensor
 
 from iresnet_flows.experiments.posteriors import fits, measures, npe
@@ -14,6 +13,7 @@ from iresnet_flows.experiments.posteriors.corners import corner
 from iresnet_flows.experiments.posteriors.guides import GUIDES
 from iresnet_flows.experiments.posteriors.measures import Estimate
 from iresnet_flows.experiments.posteriors.targets import Target, load_target
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import read_json, reading, write_json
 
 __all__ = ["TITLES", "Effort", "Outcome", "Spec", "perform"]
@@ -120,8 +120,7 @@ def perform(spec: Spec) -> Outcome:
         return Outcome.read(spec.result)
     target = spec.load()
     outcome = Outcome(spec.study, spec.target, spec.method, spec.seed)
-    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
-        torch.manual_seed(spec.seed)
+    with seeded(spec.seed), pyro.get_param_store().scope():
         try:
             draws, log_weights = APPROXIMATE[spec.study](spec, target, outcome)
             reference = target.reference()

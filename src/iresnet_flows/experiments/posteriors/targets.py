@@ -24,6 +24,7 @@ from iresnet_flows.errors import DataError
 from iresnet_flows.experiments.data.bundled import data_folder
 from iresnet_flows.experiments.data.files import read_npy
 from iresnet_flows.experiments.posteriors.tasks import TASKS, Task
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.tensors import load_arrays
 
@@ -151,8 +152,7 @@ class EightSchools(Target):
         start = {"mu": torch.zeros(()), "log_tau": torch.zeros(()), "z": torch.zeros(8)}
         kernel = NUTS(potential_fn=potential, target_accept_prob=0.95)
         chain = MCMC(kernel, self.draws, self.warmup, initial_params=start, disable_progbar=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded():
             chain.run()
         return self.joined(**chain.get_samples())
 

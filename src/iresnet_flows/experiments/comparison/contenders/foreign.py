@@ -20,6 +20,7 @@ from nflows.flows.base import Flow
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.comparison.contenders.guests import as_flow
 from iresnet_flows.experiments.comparison.contenders.recipes import Contender
+from iresnet_flows.experiments.seeds import seeded
 
 __all__ = ["GROUP", "Imported", "from_spec", "registered"]
 
@@ -159,7 +160,7 @@ def require_density(spec: str, flow: Flow, features: int) -> None:
     state = {name: value.clone() for name, value in flow.state_dict().items()}
     with (
         named(f"{spec} gives a flow that cannot score rows of {features} features"),
-        torch.random.fork_rng(devices=[]),
+        seeded(),
         torch.no_grad(),
     ):
         shape = tuple(flow.eval().log_prob(rows).shape)

@@ -11,6 +11,7 @@ from nflows.flows.base import Flow
 from iresnet_flows.experiments.comparison.costs import ROWS, step_ms
 from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.quietness import quiet
+from iresnet_flows.experiments.seeds import seeded
 
 __all__ = ["step_seconds", "width_in_time"]
 
@@ -31,7 +32,7 @@ def width_in_time(make: Callable[[int], Flow], features: int, target: float) -> 
 
     @cache
     def seconds(index: int) -> float:
-        with torch.random.fork_rng(devices=[]):
+        with seeded():
             return step_seconds(make(WIDTHS[index]), features)
 
     low, high = 0, 2
@@ -57,5 +58,5 @@ def step_seconds(flow: Flow, features: int) -> float:
         features: The dimension d.
     """
     rows = torch.randn(ROWS, features, generator=torch.Generator().manual_seed(0))
-    with quiet(), on_threads(1), torch.random.fork_rng(devices=[]):
+    with quiet(), on_threads(1), seeded():
         return step_ms(flow, rows) / 1e3
