@@ -101,7 +101,10 @@ def titles(size: Size) -> dict[str, tuple[str, str]]:
         ),
         "vanilla": ("Vanilla", f"the twin of i-ResNet without a bound: {size.text}"),
         **{
-            name: (f"i-ResNet, c = {c}", f"{size.text}, norms of at most {c}")
+            name: (
+                f"i-ResNet, c = {c}",
+                f"{size.text}, the product of a branch's norms at most {c}³",
+            )
             for name, c in COEFFICIENTS.items()
         },
         "i-revnet": ("i-RevNet", "additive couplings of bottlenecks with batch norm"),
