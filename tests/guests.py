@@ -227,7 +227,7 @@ CASES = {
     ),
     "normflows, spline": normflows(lambda: nf.flows.CoupledRationalQuadraticSpline(4, 1, 8)),
     "normflows, spline, context": normflows(
-        lambda: nf.flows.CoupledRationalQuadraticSpline(4, 1, 8, num_context_channels=3),
+        lambda: nf.flows.AutoregressiveRationalQuadraticSpline(4, 1, 8, num_context_channels=3),
         context_features=3,
     ),
     "normflows, autoregressive, context": normflows(

@@ -13,6 +13,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("nflows")
 pytest.importorskip("normflows")
 pytest.importorskip("sklearn")
+pytest.importorskip("typer")
 
 from commands import command
 

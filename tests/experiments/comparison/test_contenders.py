@@ -9,6 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("nflows")
+pytest.importorskip("rich")
 
 from iresnet_flows.errors import UnmatchedContender, UsageError
 from iresnet_flows.experiments.comparison import costs

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 pytest.importorskip("nflows")
+pytest.importorskip("rich")
 
 import foreign_cases
 

@@ -5,6 +5,7 @@ import torch
 
 pytest.importorskip("pyro")
 pytest.importorskip("sbi")
+pytest.importorskip("rich")
 
 import pyro
 
