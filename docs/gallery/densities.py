@@ -51,7 +51,8 @@ truths = {
 # ---------
 #
 # ``InvertibleResidualFlow`` begins with the arguments of nflows' ``SimpleRealNVP`` and is trained
-# as any flow of nflows. Nothing is called between the steps. ``prepare`` standardises the rows.
+# as any flow of nflows. Nothing is called between the steps. ``prepare`` standardises the rows;
+# it belongs to the commands and may change, so put your own rows in their place.
 
 
 def trained(rows, steps=300):
