@@ -296,3 +296,34 @@ def test_an_absolute_tolerance_alone_leaves_the_gradient_its_own():
     block = InvertibleResidualBlock(LipschitzMLP(2), solver=Anderson(atol=1e-9, rtol=0.0))
     y = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block.double().invert, y)
+
+
+@each_solver
+def test_members_of_an_ensemble_share_their_right_hand_sides(kind):
+    # Some are done at once, and more of them than there are rows.
+    scales = torch.tensor([0.0, 0.0, 0.0, 0.5], dtype=torch.float64)
+    y = torch.ones(1, 2, dtype=torch.float64)
+
+    def solve(scale, y):
+        equation = Equation(lambda s: FunctionMap(turned, (), (s,)), kind(), HARD)
+        return equation.root(y, (scale,))
+
+    together = torch.func.vmap(solve, (0, None))(scales, y)
+    assert torch.equal(together, torch.func.vmap(solve)(scales, y.expand(4, 1, 2)))
+    torch.testing.assert_close(
+        together + turned(together, scales[:, None, None]), y.expand(4, 1, 2)
+    )
+
+
+def turned(x, scale):
+    return scale * x.flip(-1).sin()
+
+
+@each_solver
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_solved_to_its_own_tolerance(kind, dtype):
+    block = InvertibleResidualBlock(LipschitzMLP(3, (8, 8)), solver=kind()).to(dtype)
+    y = torch.randn(5, 3, dtype=dtype)
+    solution = block.solve(y)
+    assert solution.value.dtype == dtype
+    assert solution.converged.all()

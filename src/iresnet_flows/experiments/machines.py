@@ -32,8 +32,7 @@ __all__ = [
     "workers",
 ]
 
-# M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h; it takes no more for the second.
-MALLOPT = {-1: 2**30, -3: 2**25}
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,8 +53,9 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        for option, size in MALLOPT.items():
-            library.mallopt(option, size)
+        library.mallopt(TRIM_THRESHOLD, 2**30)
+        # Older ones take 32 MiB at most.
+        library.mallopt(MMAP_THRESHOLD, 2**30) or library.mallopt(MMAP_THRESHOLD, 2**25)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,23 +11,32 @@ import torch
 
 __all__ = ["seeded"]
 
+CPU = torch.device("cpu")
+
 
 @contextmanager
-def seeded(seed: int = 0, device: torch.device | None = None) -> Iterator[None]:
+def seeded(seed: int = 0, device: torch.device = CPU) -> Iterator[None]:
     """Draws within are those of the seed, and the generators of the caller stay as they were.
 
-    They are torch's, and NumPy's global ones, from which some libraries draw.
+    They are torch's on the CPU and on the device, Python's, and NumPy's global one, from which
+    some libraries draw. (What torch draws on MPS is seeded and not restored.)
 
     Arguments:
         seed: Any number from 0 on.
-        device: Where torch draws too, beside the CPU.
+        device: Where torch draws too.
     """
-    state = np.random.get_state()  # noqa: NPY002
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device.type == "mps":
+            torch.mps.manual_seed(seed)
+        random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             yield
         finally:
-            np.random.set_state(state)  # noqa: NPY002
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

@@ -27,20 +27,20 @@ class State(NamedTuple):
         x: The best points so far.
         residual: y - x - g(x) there.
         size: The norms of these.
-        reach: Those of y.
         steps: The evaluations of g.
         cautious: Whether the next step is Banach's, for the last one did not do as well.
         stalled: Whether Banach's step gained nothing, so that rounding allows no more.
+        reach: The norms of y.
     """
 
     y: Tensor
     x: Tensor
     residual: Tensor
     size: Tensor
-    reach: Tensor
     steps: Tensor
     cautious: Tensor
     stalled: Tensor
+    reach: Tensor
 
     def take(self, rows: Tensor) -> State:
         return State(*(t[rows] for t in self))
@@ -145,14 +145,15 @@ class Solver(ABC):
         if torch.finfo(y.dtype).eps > torch.finfo(precise).eps and self.max_steps > 1:
             # Few digits are cheaper for as long as they gain; one evaluation is left to judge.
             coarse = self.loop(g, y.dtype, y.dtype, lipschitz)
-            x, _, steps = coarse.run(y, x, steps, self.max_steps - 1)
+            state = coarse.iterate(y, x, steps, self.max_steps - 1)
+            x, steps = state.x, state.steps
 
         loop = self.loop(g, precise, y.dtype, lipschitz)
-        x, error, steps = loop.run(y.to(precise), x.to(precise), steps, self.max_steps)
-        length = norms(x)
+        state = loop.iterate(y.to(precise), x.to(precise), steps, self.max_steps)
+        length, _, error = loop.judge(state)
         converged = error <= loop.tolerance(length)
         cast = torch.finfo(y.dtype).eps * length * (y.dtype != precise)
-        return Solution(x.to(y.dtype), (error + cast).to(y.dtype), converged, steps)
+        return Solution(state.x.to(y.dtype), (error + cast).to(y.dtype), converged, state.steps)
 
     def loop(self, g: Map, dtype: torch.dtype, result: torch.dtype, lipschitz: Tensor) -> Loop:
         return Loop(self.stepper(g.to(dtype)), lipschitz, self.tolerances(result))
@@ -184,17 +185,11 @@ class Loop:
     def __post_init__(self) -> None:
         self.gap = 1 - self.lipschitz
 
-    def run(
-        self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The best points, a bound of their errors, and the evaluations so far."""
-        state = self.iterate(y, x, steps, max_steps)
-        return state.x, self.error(state), state.steps
-
     def iterate(self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int) -> State:
+        """The best points from x on, after so many evaluations, those before included."""
         residual = self.stepper.residual(x, y)
         no = torch.zeros_like(steps, dtype=torch.bool)
-        state = State(y, x, residual, norms(residual), norms(y), steps + 1, no, no)
+        state = State(y, x, residual, norms(residual), steps + 1, no, no, norms(y))
 
         whole, rows = state, None
         while True:
@@ -204,7 +199,7 @@ class Loop:
             if not count:
                 return state if rows is None else whole.put(rows, state)
             # Rows leave by the half, for each selection is a copy; torch.func hides them.
-            if 2 * count <= len(left) and not is_wrapped(x):
+            if 2 * count <= len(left) and not is_wrapped(going):
                 keep = left.nonzero().flatten()
                 whole = state if rows is None else whole.put(rows, state)
                 rows = keep if rows is None else rows[keep]
@@ -214,10 +209,12 @@ class Loop:
 
     def advance(self, state: State, going: Tensor) -> State:
         """The state after one more evaluation of g for the samples that go on."""
-        y, x, residual, size, _, steps, cautious, stalled = state
+        y, x, residual, size, steps, banach, stalled, _ = state
         step = self.stepper.step(residual)
-        banach = torch.ones_like(cautious) if step is residual else cautious
-        step = torch.where(per_sample(banach, x), residual, step)
+        if step is residual:
+            banach = torch.ones_like(banach)
+        else:
+            step = torch.where(per_sample(banach, x), residual, step)
         trial = torch.where(per_sample(going, x), x + step, x)
 
         found = self.stepper.residual(trial, y)
@@ -239,19 +236,16 @@ class Loop:
 
     def going(self, state: State, max_steps: int) -> Tensor:
         """Which samples can and must be improved."""
-        length = norms(state.x)
-        rounding = self.rounding(state, length)
-        error = (state.size + rounding) / self.gap
+        length, rounding, error = self.judge(state)
         wanting = (error > self.tolerance(length)) & (error < torch.inf)
         able = (state.size > rounding) & (state.steps < max_steps) & ~state.stalled
         return wanting & able
 
-    def error(self, state: State) -> Tensor:
-        """A bound of the distance from the solution, with the residual's own rounding."""
-        return (state.size + self.rounding(state, norms(state.x))) / self.gap
-
-    def rounding(self, state: State, length: Tensor) -> Tensor:
-        return torch.finfo(state.x.dtype).eps * (length + state.reach)
+    def judge(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
+        """The norms of the points, what the residuals' rounding is, and bounds of the errors."""
+        length = norms(state.x)
+        rounding = torch.finfo(state.x.dtype).eps * (length + state.reach)
+        return length, rounding, (state.size + rounding) / self.gap
 
     def tolerance(self, length: Tensor) -> Tensor:
         """What the error of a solution of that norm may be."""

@@ -19,4 +19,5 @@ def inverse_plus_identity(m: Tensor) -> Tensor:
             adjugate = torch.stack((d, -b, -c, a), -1).unflatten(-1, (2, 2))
             return adjugate / (a * d - b * c)[..., None, None]
         case _:
-            return torch.linalg.inv(whole)
+            wide = whole.to(torch.promote_types(m.dtype, torch.float32))  # as LAPACK needs it
+            return torch.linalg.inv(wide).to(m.dtype)

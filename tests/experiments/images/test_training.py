@@ -23,6 +23,7 @@ from image_cases import CLASSIFIER, DENSITY, TinyDensity, image_set, sgd
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.images import evaluation
+from iresnet_flows.experiments.images.clocks import Clock
 from iresnet_flows.experiments.images.steps import Training
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood
 from iresnet_flows.experiments.images.training import Machine, epochs, train
@@ -124,6 +125,31 @@ def test_ctrl_c_keeps_every_step_that_was_taken(tmp_path):
     train(*arguments, tmp_path / "parts", Budget(steps=6), resume=True)
     train(*arguments, tmp_path / "whole", Budget(steps=6))
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_ctrl_c_at_any_line_of_a_step_keeps_it_or_the_next(step, tmp_path, monkeypatch):
+    is_due = Clock.is_due
+
+    def interrupted(self, training):
+        if training.steps == step:
+            signal.raise_signal(signal.SIGINT)
+        return is_due(self, training)
+
+    monkeypatch.setattr(Clock, "is_due", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(DENSITY, Likelihood(), image_set(), tmp_path, Budget(steps=6))
+    assert checkpoint(tmp_path)["steps"] == step + 1
+
+
+def test_ctrl_c_after_the_last_step_is_not_lost(tmp_path):
+    def interrupt(spent, loss):
+        if spent == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(DENSITY, Likelihood(), image_set(), tmp_path, Budget(steps=3), progress=interrupt)
+    assert checkpoint(tmp_path)["steps"] == 3
 
 
 def test_a_second_ctrl_c_ends_a_training_at_once(tmp_path):

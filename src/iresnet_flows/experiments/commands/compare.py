@@ -73,7 +73,7 @@ def compare(
     from iresnet_flows.experiments.comparison.report import terminal_report
     from iresnet_flows.experiments.comparison.results import Match
     from iresnet_flows.experiments.data import load
-    from iresnet_flows.experiments.machines import cores
+    from iresnet_flows.experiments.machines import cores, keep_freed_memory
     from iresnet_flows.experiments.storage import output_folder
 
     if match not in get_args(Match):
@@ -98,6 +98,7 @@ def compare(
     )
     datasets = {name: load(name, data_dir).first(rows) for name in names}
     console = terminal()
+    keep_freed_memory()  # also where runs are carried out here, one at a time
     with output_folder(out) as folder, interruptible(folder, console, STOPPED):
         results = run(settings, datasets, who, folder, fresh, console)
     for part in terminal_report(results):

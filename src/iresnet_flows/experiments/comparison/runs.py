@@ -27,7 +27,7 @@ from iresnet_flows.experiments.comparison.training import (
 )
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.data.datasets import Dataset
-from iresnet_flows.experiments.machines import on_threads
+from iresnet_flows.experiments.machines import on_threads, torch_device
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
@@ -80,7 +80,7 @@ def perform(task: Task, progress: Progress) -> Result:
     dataset = read(plan.data, task.data_dir, plan.rows)
     who = contender(plan.model)
     result = blank(task, who, dataset)
-    with on_threads(1), seeded(plan.seed), quiet():
+    with on_threads(1), seeded(plan.seed, torch_device(plan.device)), quiet():
         try:
             run(result, who, dataset, task.folder, progress)
         except StorageError:

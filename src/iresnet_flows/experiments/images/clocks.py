@@ -98,9 +98,10 @@ class Clock(Callback):
             self.course.add(training.steps, training.seconds, rate, training.losses)
         if spent >= 1:
             trainer.should_stop = True
-        if spent >= 1 or self.interrupted or self.is_due(training):
+        interrupted = self.interrupted  # which may change at any line
+        if spent >= 1 or interrupted or self.is_due(training):
             self.save(trainer, training)
-        if self.interrupted:
+        if interrupted:
             raise KeyboardInterrupt
         self.progress(spent, training.losses["loss"])
 

@@ -234,10 +234,12 @@ def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | N
             enable_model_summary=False,
         )
         # Ranks that stop at different steps would wait for each other.
-        alone = machine.ranks == 1
-        stopping = postponed_interrupt(clock.interrupt) if alone else nullcontext()
+        many = machine.ranks > 1
+        stopping = nullcontext() if many else postponed_interrupt(clock.interrupt)
         try:
             with stopping:
                 trainer.fit(training, Endless(), ckpt_path=path, weights_only=True)
         except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from interrupted
+        if clock.interrupted:  # after the last step
+            raise KeyboardInterrupt
