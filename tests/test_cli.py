@@ -95,7 +95,8 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_file(error, tmp_path
 def test_other_trouble_with_files_is_one_line(tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, "report", "x" * 300) == 2
     said = capsys.readouterr().err
-    assert "File name too long" in said
+    # From Python 3.12 on such a name is that of a file that is not there.
+    assert "File name too long" in said or "holds no results" in said
     assert said.count("\n") == 1
 
 
