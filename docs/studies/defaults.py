@@ -28,10 +28,10 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from iresnet_flows import CayleyBlock, LipschitzMLP
 from iresnet_flows.errors import DataError, InverseNotConverged, MissingExtra, UsageError
 from iresnet_flows.experiments import machines
+from iresnet_flows.experiments.averages import standard_error
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS
 from iresnet_flows.experiments.comparison.evaluation import in_parts
-from iresnet_flows.experiments.comparison.statistics import standard_error
 from iresnet_flows.experiments.comparison.training import Training, fit, prepared
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.data.datasets import Dataset

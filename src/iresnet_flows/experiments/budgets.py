@@ -8,7 +8,7 @@ __all__ = ["Budget", "Diverged"]
 
 
 class Diverged(RuntimeError):
-    """A training whose loss is no longer a number."""
+    """A training that came to no finite result; the message says how."""
 
 
 @dataclass(frozen=True)

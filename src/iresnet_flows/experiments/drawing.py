@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from iresnet_flows.experiments.storage import write
@@ -23,7 +22,6 @@ def blank(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     columns = min(count, 6)
     lines = math.ceil(count / columns)
     figure = Figure(figsize=(width, height * lines), layout="constrained", dpi=140)
-    FigureCanvasAgg(figure)
     axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
     return figure, axes
 

@@ -23,6 +23,7 @@ from iresnet_flows.errors import UsageError
 
 __all__ = [
     "cores",
+    "counter",
     "each_in_parallel",
     "keep_freed_memory",
     "on_threads",
@@ -168,14 +169,19 @@ def each_in_parallel(
     perform: Callable[[Item], Result],
 ) -> Iterator[Result]:
     """What is made of each, in their order, with a bar; so many processes of one thread each."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with workers(min(jobs, len(items))) as pool, Progress(*columns, console=console) as progress:
+    with workers(min(jobs, len(items))) as pool, counter(console) as progress:
         task = progress.add_task(title, total=len(items))
         for result in pool.map(perform, items):
             progress.advance(task)
             yield result
+
+
+def counter(console: Console) -> Progress:
+    """Bars that count what is done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+    )

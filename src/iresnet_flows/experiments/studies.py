@@ -15,7 +15,7 @@ from typing import cast
 
 from iresnet_flows.errors import UsageError, unknown
 
-__all__ = ["SCALES", "STUDIES", "Settings", "check_models", "study"]
+__all__ = ["SCALES", "STUDIES", "Settings", "check_scale", "chosen", "study"]
 
 SCALES = ("quick", "paper")
 STUDIES = ("table1", "table2", "table3", "table4", "fig1", "fig2", "fig3", "fig4", "fig5")
@@ -70,15 +70,15 @@ def check_scale(scale: str) -> None:
         raise UsageError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}.")
 
 
-def check_models(names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """The models that a study is asked for, or all of it.
+def chosen(what: str, names: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """The models, or targets, that a study is asked for, or all of it.
 
     Raises:
         UsageError: It has none of that name.
     """
     for name in names or ():
         if name not in known:
-            raise UsageError(unknown("model", name, known))
+            raise UsageError(unknown(what, name, known))
     return tuple(dict.fromkeys(names or known))
 
 

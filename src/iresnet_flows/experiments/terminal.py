@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 
-__all__ = ["say_place", "terminal"]
+__all__ = ["say_place", "terminal", "titled_table"]
 
 
 def terminal(quiet: bool = False) -> Console:
@@ -17,3 +20,15 @@ def terminal(quiet: bool = False) -> Console:
 def say_place(console: Console, what: str, path: Path) -> None:
     """Say where something is, in a line that can be copied whole."""
     console.print(f"{what} {path}", soft_wrap=True)
+
+
+def titled_table(
+    title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1
+) -> Table:
+    """A table whose first columns, so many, are words and the others numbers."""
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i < words else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -14,21 +14,16 @@ pytest.importorskip("typer")
 from commands import command
 from image_cases import DENSITY, images
 
-from iresnet_flows.experiments.images import likelihoods
+from iresnet_flows.experiments.images import likelihoods, specs
 from iresnet_flows.experiments.images.densities import DENSITIES
 from iresnet_flows.experiments.images.rivals import RIVALS
-from iresnet_flows.experiments.paper import fig5, table4
+from iresnet_flows.experiments.paper import table4
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Our density in small, and the work in this process."""
-
-    def in_turn(specs, jobs, console, title, perform):
-        return map(perform, specs)
-
-    for module in (table4, fig5):
-        monkeypatch.setattr(module, "in_parallel", in_turn)
+    monkeypatch.setattr(specs, "each_in_parallel", lambda items, *rest: map(rest[-1], items))
     monkeypatch.setitem(DENSITIES["quick"], "i-resnet", DENSITY)
 
 

@@ -7,23 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
 from iresnet_flows.experiments.bench.rows import Point
-from iresnet_flows.experiments.storage import write
+from iresnet_flows.experiments.drawing import COLOURS, save
 
 __all__ = ["draw"]
 
-# Okabe and Ito's colours, told apart without colour vision, with a marker and a dash each.
-STYLES = (
-    ("#0072B2", "o", "-"),
-    ("#E69F00", "s", "--"),
-    ("#009E73", "^", "-."),
-    ("#CC79A7", "D", ":"),
-    ("#D55E00", "v", (0, (5, 1))),
-)
+# A marker and a dash for each colour.
+STYLES = tuple(zip(COLOURS, "os^Dv", ("-", "--", "-.", ":", (0, (5, 1))), strict=False))
 GAP = 0.055  # between two names, in heights of a panel
 LABELS = {
     "features": "features d",
@@ -45,14 +38,13 @@ def draw(folder: Path, points: Sequence[Point], labels: Mapping[str, str]) -> No
         here = [p for p in points if p.sweep == sweep]
         measures = list(dict.fromkeys(p.measure for p in here))
         figure = Figure(figsize=(3.6 * len(measures), 3.8), layout="constrained", dpi=140)
-        FigureCanvasAgg(figure)
         for i, measure in enumerate(measures):
             axes = figure.add_subplot(1, len(measures), i + 1)
             panel(axes, [p for p in here if p.measure == measure], labels)
             axes.set(title=measure, xlabel=LABELS[sweep], ylabel="ms" if i == 0 else "")
         handles, names = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
-        write(folder / f"{sweep}.svg", figure.savefig)
+        save(folder / f"{sweep}.svg", figure)
 
 
 def panel(axes: Axes, points: Sequence[Point], labels: Mapping[str, str]) -> None:

@@ -9,10 +9,10 @@ import torch
 from nflows.flows.base import Flow
 from torch import Tensor
 
+from iresnet_flows.experiments.averages import standard_error
 from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.comparison.results import Result
-from iresnet_flows.experiments.comparison.statistics import standard_error
 from iresnet_flows.experiments.comparison.training import prepared
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.nflows import value_of

@@ -53,23 +53,15 @@ def curves(group: Group, looks: dict[str, Style]) -> Figure:
     """Validation nats over the seconds of training."""
     figure, (axis, *_) = blank(1, 7, 4.2)
     for model, runs in group.runs.items():
-        style, label = looks[model], runs[0].title
+        label = runs[0].title
         for line in filter(None, map(curve, runs)):
-            every = max(1, len(line[0]) // 8)
-            axis.plot(
-                *line,
-                style.line,
-                color=style.colour,
-                marker=style.marker,
-                markevery=every,
-                label=label,
-            )
+            add_line(axis, line, looks[model], label)
             label = ""
     top = ceiling(group.results)
     if top is not None and top < axis.get_ylim()[1]:
         axis.set_ylim(top=top)
     axis.set(xlabel="training time (s)", ylabel="validation (nats, lower is better)")
-    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    add_legend(axis)
     return figure
 
 
@@ -96,7 +88,7 @@ def cost(group: Group, looks: dict[str, Style]) -> Figure:
         axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("test (nats, lower is better)")
     if axes[0].get_legend_handles_labels()[0]:
-        axes[-1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        add_legend(axes[-1])
     return figure
 
 
@@ -105,22 +97,31 @@ def inverse_error(group: Group, looks: dict[str, Style]) -> Figure:
     figure, (axis, *_) = blank(1, 7, 4.2)
     for model, runs in group.runs.items():
         if line := error_shares(runs):
-            style, every = looks[model], max(1, len(line[0]) // 8)
-            axis.plot(
-                *line,
-                style.line,
-                color=style.colour,
-                marker=style.marker,
-                markevery=every,
-                label=runs[0].title,
-            )
+            add_line(axis, line, looks[model], runs[0].title)
     axis.set(
         xscale="log",
         xlabel="largest error of inverse(forward(z)) in a row, float32",
         ylabel="share of test rows at most there",
     )
-    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    add_legend(axis)
     return figure
+
+
+def add_line(axis: Axes, line: tuple[Array, Array], style: Style, label: str) -> None:
+    """A line with a few markers, which tell it apart without colour."""
+    axis.plot(
+        *line,
+        style.line,
+        color=style.colour,
+        marker=style.marker,
+        markevery=max(1, len(line[0]) // 8),
+        label=label,
+    )
+
+
+def add_legend(axis: Axes) -> None:
+    """What the contenders look like, beside the axis."""
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def side_by_side(panels: Sequence[Panel]) -> Figure:

@@ -13,7 +13,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
 
@@ -106,7 +105,6 @@ def pictures(group: Group) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 def picture(panel: Panel) -> str:
     """What a panel shows, without a frame."""
     figure = Figure(figsize=(INCHES, INCHES), dpi=DPI)
-    FigureCanvasAgg(figure)
     axis = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     panel[1](axis)
     axis.set_axis_off()

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from iresnet_flows.experiments.averages import mean, median, standard_error, worst
 from iresnet_flows.experiments.comparison.results import PROBES, PROPERTIES, Result
-from iresnet_flows.experiments.comparison.statistics import standard_error
 
 __all__ = ["by_model", "failure", "good", "rows"]
 
@@ -52,13 +52,12 @@ def row(runs: Sequence[Result]) -> dict[str, Any]:
     counted = whole or runs
     first = counted[0]
     scored = [run for run in whole if run.nats is not None]
-    nats = [run.nats for run in scored if run.nats is not None]
     return {
         "model": first.plan.model,
         **{name: first.properties.get(name) for name in PROPERTIES},
         "evidence": dict(first.evidence),
-        "nats": mean(nats),
-        "nats_standard_error": spread(scored, nats),
+        "nats": mean(run.nats for run in scored),
+        "nats_standard_error": spread(scored),
         "bits_per_dim": mean(run.bits_per_dim for run in scored),
         "parameters": first.parameters,
         "train_seconds": mean(run.train_seconds for run in counted),
@@ -76,33 +75,13 @@ def row(runs: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def spread(scored: Sequence[Result], nats: Sequence[float]) -> float | None:
-    if len(nats) > 1:
-        return standard_error(nats)
-    return scored[0].row_standard_error if scored else None
+def spread(scored: Sequence[Result]) -> float | None:
+    if len(scored) == 1:
+        return scored[0].row_standard_error
+    return standard_error(run.nats for run in scored)
 
 
 def probe(runs: Sequence[Result], name: str) -> Any:
     if name in COUNTS:
         return median(run.probes.get(name) for run in runs)
     return worst([run.probes.get(name) for run in runs])
-
-
-def worst(values: Sequence[float | None]) -> float | None:
-    """The largest, or None where one is missing or no number."""
-    known = present(values)
-    return max(known) if known and len(known) == len(values) else None
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    known = present(values)
-    return statistics.fmean(known) if known else None
-
-
-def median(values: Iterable[float | None]) -> float | None:
-    known = present(values)
-    return statistics.median(known) if known else None
-
-
-def present(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None and not math.isnan(value)]

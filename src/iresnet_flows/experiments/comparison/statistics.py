@@ -14,7 +14,6 @@ family of comparisons are adjusted by Holm's method (1979).
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from scipy.stats import t
 
 from iresnet_flows.experiments.data.tables import Array
 
-__all__ = ["FEW", "Difference", "difference", "holm", "standard_error"]
+__all__ = ["FEW", "Difference", "difference", "holm"]
 
 FEW = 3
 """With fewer seeds a standard error says little of what another seed would do."""
@@ -93,8 +92,3 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = largest
     return adjusted
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """The standard error of the mean of independent values."""
-    return statistics.stdev(values) / math.sqrt(len(values))

@@ -16,12 +16,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from iresnet_flows.experiments.budgets import Budget, Diverged
-from iresnet_flows.experiments.checkpoints import Checkpoints
 from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.machines import stopwatch
-from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.storage import write
+from iresnet_flows.experiments.trainers import train_module
 
 __all__ = ["Progress", "Training", "fit", "prepared"]
 
@@ -202,27 +201,12 @@ def fit(training: Training, folder: Path, device: str, progress: Progress) -> No
     )
     batches = DataLoader(rows, sampler=sampler, batch_size=None)
 
-    with quiet():
-        trainer = lightning.Trainer(
-            accelerator=device,
-            devices=1,
-            max_epochs=-1,
-            callbacks=[Clock(folder, stopwatch(device), progress)],
-            plugins=[Checkpoints()],
-            gradient_clip_val=CLIP,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        last = folder / CHECKPOINT
-        resume = str(last) if last.exists() else None
-        try:
-            trainer.fit(training, batches, ckpt_path=resume, weights_only=True)
-        except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from interrupted
+    train_module(
+        *(training, batches, Clock(folder, stopwatch(device), progress), folder / CHECKPOINT),
+        accelerator=device,
+        devices=1,
+        gradient_clip_val=CLIP,
+    )
 
     training.flow.load_state_dict(training.best_weights)
     training.cpu().eval()

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from iresnet_flows.errors import DataError
-from iresnet_flows.experiments.data.files import optional, read
+from iresnet_flows.experiments.data.files import read
 from iresnet_flows.experiments.data.tables import Columns, Table
+from iresnet_flows.experiments.extras import optional
 
 __all__ = ["PARTS", "breast_cancer", "data_folder", "digits", "read_parts"]
 

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from iresnet_flows.errors import DataError, MissingExtra
+from iresnet_flows.errors import DataError
 from iresnet_flows.experiments.data.csv_files import read_csv
 from iresnet_flows.experiments.data.tables import Array, Columns, Table
+from iresnet_flows.experiments.extras import optional
 
-__all__ = ["SUFFIXES", "optional", "read", "read_npy", "read_parquet"]
-
-
-def optional(module: str, package: str) -> Any:
-    """A module of the extra `experiments`.
-
-    Arguments:
-        module: What to import.
-        package: What to install for it.
-
-    Raises:
-        MissingExtra: The package is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtra(package, "experiments") from error
+__all__ = ["SUFFIXES", "read", "read_npy", "read_parquet"]
 
 
 def read_npy(path: Path) -> Table:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from iresnet_flows.experiments.data.files import optional
 from iresnet_flows.experiments.data.tables import Array, Columns, Table
+from iresnet_flows.experiments.extras import optional
 
 __all__ = ["TOYS", "toy"]
 

@@ -21,7 +21,8 @@ from nflows.transforms.reshape import SqueezeTransform
 from torch import Tensor, nn
 
 from iresnet_flows.bridge import to_nflows
-from iresnet_flows.errors import MissingExtra, UsageError
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.extras import optional
 from iresnet_flows.experiments.images.hosted import Flatten, HostedDensity
 from iresnet_flows.experiments.images.recipes import Shape
 from iresnet_flows.ffjord import FFJORD
@@ -74,10 +75,7 @@ def residual(shape: Shape, width: int, levels: int = 2, depth: int = 8) -> Hoste
     Raises:
         MissingExtra: normflows is not installed.
     """
-    try:
-        import normflows as nf
-    except ImportError as error:
-        raise MissingExtra("normflows", "normflows") from error
+    nf = optional("normflows", "normflows", "normflows")
 
     def steps(channels: int, _level: int) -> Iterator[Transform]:
         for _ in range(depth):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from iresnet_flows.errors import InverseNotConverged
@@ -16,13 +14,12 @@ from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.images.classifiers import CLAIMS
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import mean_and_error, mistakes
-from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out, in_parallel
+from iresnet_flows.experiments.images.specs import Spec, carry_out, kept
 from iresnet_flows.experiments.images.tasks import scaled
-from iresnet_flows.experiments.storage import read_json, reading, write_json
 from iresnet_flows.lipschitz import Activation, LipschitzConvNet, convolution_norm_bound
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
 
-__all__ = ["RESTORED", "Outcome", "perform", "perform_all"]
+__all__ = ["RESTORED", "Outcome", "perform"]
 
 RESTORED = 100
 
@@ -69,38 +66,30 @@ class Outcome:
     parameters: int = 0
 
 
-def perform_all(specs: Sequence[Spec], jobs: int, console: Console) -> Iterator[Outcome]:
-    """Train and measure what is not done yet; the outcomes come in the order of the specs."""
-    return in_parallel(specs, jobs, console, "classifiers", perform)
-
-
 def perform(spec: Spec) -> Outcome:
     """Train and measure, or read what was."""
-    kept = spec.folder / OUTCOME
-    if spec.is_done():
-        with reading(kept):
-            return Outcome(**read_json(kept))
+    return kept(spec, Outcome, measured)
+
+
+def measured(spec: Spec) -> Outcome:
     run = spec.run
     data = load_images(run.data, spec.data_dir).all_for_training()
-    counts = len(data.train), len(data.test)
+    about = run.data, run.model, run.seed, len(data.train), len(data.test)
     try:
         trained = carry_out(spec, data)
     except Diverged as diverged:
-        outcome = Outcome(run.data, run.model, run.seed, *counts, failure=str(diverged))
-    else:
-        wrong, error = mean_and_error(mistakes(trained.model, data.test))
-        outcome = Outcome(
-            *(run.data, run.model, run.seed, *counts),
-            wrong=wrong,
-            wrong_error=error,
-            steps=trained.steps,
-            seconds=trained.seconds,
-            parameters=trained.parameters,
-            claim=CLAIMS.get(run.model.replace("-glow", "")),
-            **inversion(trained.model, scaled(data.test.pixels[:RESTORED])),
-        )
-    write_json(kept, asdict(outcome))
-    return Outcome(**read_json(kept))  # as it is read again
+        return Outcome(*about, failure=str(diverged))
+    wrong, error = mean_and_error(mistakes(trained.model, data.test))
+    return Outcome(
+        *about,
+        wrong=wrong,
+        wrong_error=error,
+        steps=trained.steps,
+        seconds=trained.seconds,
+        parameters=trained.parameters,
+        claim=CLAIMS.get(run.model.replace("-glow", "")),
+        **inversion(trained.model, scaled(data.test.pixels[:RESTORED])),
+    )
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from iresnet_flows.experiments.images.cifar import CIFAR10, CIFAR100, Format, fo
 from iresnet_flows.experiments.images.downloads import download
 from iresnet_flows.experiments.images.sets import Images, ImageSet, joined, split
 
-__all__ = ["is_image_data", "load_images", "names"]
+__all__ = ["load_images", "names"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,6 @@ def names() -> tuple[str, ...]:
     ('mnist', 'cifar10', 'cifar100')
     """
     return tuple(BUILT_IN)
-
-
-def is_image_data(name: str) -> bool:
-    """Whether the data are images: a built-in name, or a folder."""
-    # Unlike that of Path, this one leaves the ~ of an unknown user as it is.
-    return name in BUILT_IN or os.path.isdir(os.path.expanduser(name))  # noqa: PTH111, PTH112
 
 
 def load_images(name_or_folder: str | Path, data_dir: Path | None = None) -> ImageSet:
@@ -86,6 +80,7 @@ def load_images(name_or_folder: str | Path, data_dir: Path | None = None) -> Ima
 
 def from_folder(name: str) -> ImageSet:
     """The set in a folder of the user's."""
+    # Unlike that of Path, this one leaves the ~ of an unknown user as it is.
     folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if not name or not os.path.isdir(folder):  # noqa: PTH112
         raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iresnet_flows.errors import MissingExtra
+from iresnet_flows.experiments.extras import optional
 from iresnet_flows.experiments.images.recipes import Shape
 from iresnet_flows.layers import Inverted, Layer
 from iresnet_flows.models import InvertibleClassifier, Layout
@@ -31,10 +31,7 @@ def glow_classifier(
     References:
         Kingma & Dhariwal, Glow: Generative Flow with Invertible 1x1 Convolutions, 2018.
     """
-    try:
-        import normflows as nf
-    except ImportError as error:
-        raise MissingExtra("normflows", "normflows") from error
+    nf = optional("normflows", "normflows", "normflows")
     from iresnet_flows.bridge.normflows import NormflowsLayer
 
     def block(channels: int, _stage: int) -> Layer:

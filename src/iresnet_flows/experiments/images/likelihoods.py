@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from iresnet_flows.errors import IntegrationFailed
@@ -13,8 +13,7 @@ from iresnet_flows.experiments.images.clocks import LOG
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import bits_per_dim
 from iresnet_flows.experiments.images.sets import ImageSet
-from iresnet_flows.experiments.images.specs import OUTCOME, Spec, carry_out
-from iresnet_flows.experiments.storage import read_json, reading, write_json
+from iresnet_flows.experiments.images.specs import Spec, carry_out, kept
 from iresnet_flows.experiments.studies import Settings
 
 __all__ = ["MINUTES", "Outcome", "data_of", "perform", "planned"]
@@ -76,30 +75,27 @@ def planned(settings: Settings, data: ImageSet, model: str, seed: int) -> Spec:
 
 def perform(spec: Spec) -> Outcome:
     """Train and measure, or read what was."""
-    kept = spec.folder / OUTCOME
-    if spec.is_done():
-        with reading(kept):
-            return Outcome(**read_json(kept))
+    return kept(spec, Outcome, measured)
+
+
+def measured(spec: Spec) -> Outcome:
     run = spec.run
     data = load_images(run.data, spec.data_dir).all_for_training().subset(test=TESTED[run.scale])
-    outcome = Outcome(run.data, run.model, run.seed, len(data.train), len(data.test))
+    about = run.data, run.model, run.seed, len(data.train), len(data.test)
     try:
         trained = carry_out(spec, data)
         bits, error = bits_per_dim(trained.model, data.test)
     except (Diverged, IntegrationFailed) as failure:
-        outcome = replace(outcome, failure=str(failure))
-    else:
-        outcome = replace(
-            outcome,
-            bits=bits,
-            bits_error=error,
-            parameters=trained.parameters,
-            steps=trained.steps,
-            seconds=trained.seconds,
-            curve=course(spec.folder / LOG),
-        )
-    write_json(kept, asdict(outcome))
-    return Outcome(**read_json(kept))  # as it is read again
+        return Outcome(*about, failure=str(failure))
+    return Outcome(
+        *about,
+        bits=bits,
+        bits_error=error,
+        parameters=trained.parameters,
+        steps=trained.steps,
+        seconds=trained.seconds,
+        curve=course(spec.folder / LOG),
+    )
 
 
 def course(path: Path) -> list[list[float]]:

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.images.catalogue import classifier, density
 from iresnet_flows.experiments.images.clocks import CHECKPOINT
 from iresnet_flows.experiments.images.recipes import Recipe, Shape
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood, Task
-from iresnet_flows.experiments.images.training import WEIGHTS
+from iresnet_flows.experiments.images.training import WEIGHTS, epochs
 from iresnet_flows.experiments.machines import torch_device
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import SETTINGS, read_json, reading
@@ -72,6 +73,12 @@ class Run:
         if self.kind == "classifier":
             return Classification()
         return Likelihood(self.conditional) if self.hybrid is None else Hybrid(self.hybrid)
+
+    def budget(self, data: ImageSet) -> Budget:
+        """How long it is trained on these images."""
+        if self.epochs is not None:
+            return epochs(self.epochs, self.recipe(), data)
+        return Budget(self.steps, self.minutes)
 
     def record(self) -> dict[str, Any]:
         """What is kept."""

@@ -8,14 +8,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import StorageError, UsageError
-from iresnet_flows.experiments.budgets import Budget, Diverged
+from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.images.evaluation import bits_per_dim, mean_and_error, mistakes
 from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.training import (
     Machine,
     Trained,
-    epochs,
     first_rank,
     shared_batch,
     train,
@@ -50,10 +49,7 @@ def perform(
         UsageError: The loss is no longer a number, or the model refuses the images or the labels.
         KeyboardInterrupt: As given.
     """
-    recipe = run.recipe()
-    budget = Budget(run.steps, run.minutes)
-    if run.epochs is not None:
-        budget = epochs(run.epochs, recipe, data)
+    recipe, budget = run.recipe(), run.budget(data)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -5,39 +5,44 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from rich.console import Console
 
-from iresnet_flows.experiments.budgets import Budget
+from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import ImageSet
-from iresnet_flows.experiments.images.training import (
-    Machine,
-    Trained,
-    epochs,
-    train,
-)
+from iresnet_flows.experiments.images.training import Machine, Trained, train
 from iresnet_flows.experiments.machines import each_in_parallel
-from iresnet_flows.experiments.storage import claim_part
+from iresnet_flows.experiments.storage import claim_part, read_json, reading, write_json
 from iresnet_flows.experiments.studies import Settings
 
 __all__ = [
     "EPOCHS",
-    "OUTCOME",
     "Spec",
     "begin",
     "carry_out",
     "in_parallel",
+    "kept",
+    "ready",
     "suited",
 ]
 
-Result = TypeVar("Result")
-
 EPOCHS = 200
 OUTCOME = "outcome.json"
+
+
+class Measured(Protocol):
+    """What a training came to."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is no result, or None."""
+
+
+Result = TypeVar("Result", bound=Measured)
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,40 @@ def in_parallel(
     return each_in_parallel(specs, count, console, title, perform)
 
 
+def ready(
+    specs: Sequence[Spec],
+    data: ImageSet,
+    settings: Settings,
+    console: Console,
+    title: str,
+    perform: Callable[[Spec], Result],
+) -> list[Result]:
+    """What each came to; those that another study has trained in the folder are read.
+
+    Raises:
+        UsageError: As of `begin`, or a training failed.
+        MissingExtra: A model needs a package that is not installed.
+    """
+    if missing := [spec for spec in specs if not spec.is_done()]:
+        begin(missing, [data], settings.resume)
+        list(in_parallel(missing, settings.jobs, console, title, perform))
+    found = [perform(spec) for spec in specs]
+    for spec, outcome in zip(specs, found, strict=True):
+        if outcome.failure is not None:
+            named = spec.run.recipe().title
+            raise UsageError(f"{named}: {outcome.failure}: give another --seed or --minutes.")
+    return found
+
+
+def kept(spec: Spec, kind: Callable[..., Result], measured: Callable[[Spec], Result]) -> Result:
+    """What a training came to, from its folder; it is trained and measured if that holds none."""
+    path = spec.folder / OUTCOME
+    if not spec.is_done():
+        write_json(path, vars(measured(spec)))
+    with reading(path):
+        return kind(**read_json(path))
+
+
 def carry_out(spec: Spec, data: ImageSet) -> Trained:
     """Train the model, or go on with what is in its folder.
 
@@ -126,10 +165,8 @@ def carry_out(spec: Spec, data: ImageSet) -> Trained:
         Diverged: The loss is no longer a number.
     """
     run = spec.run
-    recipe = suited(run.recipe(), data)
-    budget = epochs(run.epochs, recipe, data) if run.epochs else Budget(minutes=run.minutes)
     return train(
-        *(recipe, run.task, data, spec.folder, budget, run.seed),
+        *(suited(run.recipe(), data), run.task, data, spec.folder, run.budget(data), run.seed),
         machine=Machine(spec.device),
         resume=True,
     )

@@ -33,16 +33,13 @@ import os
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
-from iresnet_flows.experiments.checkpoints import Checkpoints
 from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
 from iresnet_flows.experiments.images.clocks import CHECKPOINT, Clock, Progress, ignore
 from iresnet_flows.experiments.images.recipes import Recipe
@@ -50,20 +47,16 @@ from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
 from iresnet_flows.experiments.machines import postponed_interrupt, stopwatch
-from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
+from iresnet_flows.experiments.trainers import train_module
 
 __all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
 
 WEIGHTS = "weights.pt"
 CHECKPOINT_SECONDS = 60.0
 STARTERS = {"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "NODE_RANK"}  # what they set
-PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "32": "32-true",
-    "bf16": "bf16-mixed",
-    "16": "16-mixed",
-}
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -214,32 +207,19 @@ def shared_batch(recipe: Recipe, data: ImageSet, machine: Machine) -> int:
 
 def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | None) -> None:
     """Let Lightning train, from the checkpoint if there is one."""
-    path = checkpoint if checkpoint is not None and checkpoint.exists() else None
-    with quiet():
-        trainer = lightning.Trainer(
+    many = machine.ranks > 1
+    # Ranks that stop at different steps would wait for each other.
+    with nullcontext() if many else postponed_interrupt(clock.interrupt):
+        train_module(
+            *(training, Endless(), clock, checkpoint),
             accelerator=machine.device,
             devices=machine.devices,
             num_nodes=machine.nodes,
-            strategy="ddp" if machine.ranks > 1 else "auto",
+            strategy="ddp" if many else "auto",
             precision=PRECISIONS[machine.precision],
-            sync_batchnorm=machine.ranks > 1 and machine.device not in ("cpu", "mps"),
-            max_epochs=-1,
+            sync_batchnorm=many and machine.device not in ("cpu", "mps"),
             max_steps=training.budget.steps or -1,
-            callbacks=[clock],
-            plugins=[Checkpoints()],
             gradient_clip_val=training.recipe.clip,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
-        # Ranks that stop at different steps would wait for each other.
-        many = machine.ranks > 1
-        stopping = nullcontext() if many else postponed_interrupt(clock.interrupt)
-        try:
-            with stopping:
-                trainer.fit(training, Endless(), ckpt_path=path, weights_only=True)
-        except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from interrupted
-        if clock.interrupted:  # after the last step
-            raise KeyboardInterrupt
+    if clock.interrupted:  # after the last step
+        raise KeyboardInterrupt

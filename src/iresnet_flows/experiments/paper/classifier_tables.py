@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rich.box import SIMPLE
-from rich.table import Table
-
+from iresnet_flows.experiments.averages import mean, present, standard_error, worst
 from iresnet_flows.experiments.images.catalogue import classifier
-from iresnet_flows.experiments.images.classification import Outcome, perform_all
+from iresnet_flows.experiments.images.classification import Outcome, perform
 from iresnet_flows.experiments.images.data import load_images
-from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin
+from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, in_parallel
 from iresnet_flows.experiments.markdown import markdown_table, number
 from iresnet_flows.experiments.storage import write_json, write_text
-from iresnet_flows.experiments.studies import Settings, check_models
-from iresnet_flows.experiments.terminal import terminal
+from iresnet_flows.experiments.studies import Settings, chosen
+from iresnet_flows.experiments.terminal import terminal, titled_table
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["ErrorTable"]
@@ -28,7 +25,7 @@ HEADS = (
     *("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse"),
     *("pixel error of the inverse", "largest bound", "claim", "parameters", "steps", "s"),
 )
-SHOWN = ("", "error %", "± seeds", "± images", "paper %", "guaranteed inverse")
+SHOWN = 6  # of them in a terminal
 NOTES = """\
 error: the share of all test images. ± seeds: standard error of the mean over the seeds; \
 ± images: that over the test images.
@@ -72,7 +69,7 @@ class ErrorTable:
             DataError: The images are missing or cannot be used.
             UsageError: A model is unknown, or there is another study to resume.
         """
-        models = check_models(settings.models, self.models)
+        models = chosen("model", settings.models, self.models)
         data = [load_images(n, settings.data_dir) for n in self.data[settings.scale]]
         specs = [
             Spec.of(settings, each, model, seed, self.minutes)
@@ -83,11 +80,12 @@ class ErrorTable:
         ]
         begin(specs, data, settings.resume)
         console, outcomes = terminal(), list[Outcome]()
-        for outcome in perform_all(specs, settings.jobs, console):
+        for outcome in in_parallel(specs, settings.jobs, console, "classifiers", perform):
             outcomes.append(outcome)
             self.write(settings, outcomes, len(specs))
         for name, rows in by_data(self.rows(settings, outcomes)):
-            console.print(terminal_table(f"{self.name}, {name}", rows))
+            lines = (cells(row)[:SHOWN] for row in rows)
+            console.print(titled_table(f"{self.name}, {name}", HEADS[:SHOWN], lines))
         for line in verdict(self.rows(settings, outcomes)):
             console.print(line)
         console.print(f"The table is at {settings.out / self.name}.md")
@@ -159,27 +157,22 @@ class ErrorTable:
 def summary(group: Sequence[Outcome]) -> dict[str, Any]:
     """The means over the seeds and the worst of what should be small."""
     found = [o for o in group if o.failure is None]
-    wrong = [o.wrong for o in found if o.wrong is not None]
-    errors = [o.wrong_error for o in found if o.wrong_error is not None]
-    pixels = [o.pixel_error for o in found if o.pixel_error is not None]
-    bounds = [o.bound for o in found if o.bound is not None]
+    wrong = [o.wrong for o in found]
     return {
         "seeds": sorted(o.seed for o in found),
         "failed": sorted(o.seed for o in group if o.failure is not None),
-        "wrong": statistics.fmean(wrong) if wrong else None,
-        "seed_error": (
-            statistics.stdev(wrong) / math.sqrt(len(wrong)) if len(wrong) > 1 else None
-        ),
+        "wrong": mean(wrong),
+        "seed_error": standard_error(wrong),
         # The seeds share their test images, so that more of them do not make it smaller.
-        "image_error": statistics.fmean(errors) if errors else None,
+        "image_error": mean(o.wrong_error for o in found),
         "guaranteed": any(o.guaranteed for o in found),
         "decodes": any(o.decodes for o in found),
-        "pixel_error": max(pixels) if len(pixels) == len(found) > 0 else None,
-        "bound": max(bounds, default=None),
+        "pixel_error": worst([o.pixel_error for o in found]),
+        "bound": max(present(o.bound for o in found), default=None),
         "claim": next((o.claim for o in found), None),
         "parameters": max((o.parameters for o in found), default=None),
-        "steps": statistics.fmean(o.steps for o in found) if found else None,
-        "seconds": statistics.fmean(o.seconds for o in found) if found else None,
+        "steps": mean(o.steps for o in found),
+        "seconds": mean(o.seconds for o in found),
     }
 
 
@@ -209,16 +202,6 @@ def cells(row: dict[str, Any]) -> list[str]:
         number(row["steps"], ",.0f"),
         number(row["seconds"], ",.0f"),
     ]
-
-
-def terminal_table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE)
-    for head in SHOWN:
-        table.add_column(head, justify="right" if head else "left")
-    for row in rows:
-        line = dict(zip(HEADS, cells(row), strict=True))
-        table.add_row(*(line[head] for head in SHOWN))
-    return table
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> list[str]:

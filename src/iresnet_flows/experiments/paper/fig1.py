@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -32,7 +31,7 @@ from iresnet_flows.experiments.paper.systems import (
 )
 from iresnet_flows.experiments.paper.trainings import each_trained
 from iresnet_flows.experiments.storage import write_json, write_text
-from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.studies import Settings, chosen
 from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
@@ -61,7 +60,7 @@ def study(settings: Settings) -> None:
     Raises:
         UsageError: A model is unknown, or a training failed.
     """
-    models = check_models(settings.models, tuple(MODELS))
+    models = chosen("model", settings.models, tuple(MODELS))
     shape, console = SHAPES[settings.scale], terminal()
     systems = [
         System(model, seed, shape, settings.minutes, folder(settings, model, seed))
@@ -86,7 +85,6 @@ def folder(settings: Settings, model: str, seed: int) -> Path:
 def picture(found: Sequence[Outcome]) -> Figure:
     """The paths of each system, side by side, above the map that they come to."""
     figure = Figure(figsize=(4.7 * len(found), 6.4), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
     above, below = figure.subplots(
         2, len(found), sharey="row", squeeze=False, height_ratios=[1.7, 1.0]
     ).tolist()

@@ -8,22 +8,19 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from iresnet_flows.blocks import InvertibleResidualBlock
-from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.drawing import COLOURS, MARKERS, save
-from iresnet_flows.experiments.images.catalogue import classifier
-from iresnet_flows.experiments.images.classification import RESTORED, Outcome, perform, perform_all
+from iresnet_flows.experiments.images.classification import RESTORED, Outcome, perform
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
-from iresnet_flows.experiments.images.specs import Spec, begin
+from iresnet_flows.experiments.images.specs import Spec, ready
 from iresnet_flows.experiments.images.tasks import scaled
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
-from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.studies import Settings, chosen
 from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 from iresnet_flows.layers import Stack
@@ -73,40 +70,31 @@ def study(settings: Settings) -> None:
         DataError: The images are missing or cannot be used.
         UsageError: A model is unknown, or a training failed.
     """
-    models = check_models(settings.models, MODELS)
+    models = chosen("model", settings.models, MODELS)
     seed = settings.seed("fig3")
     data = load_images(DATA, settings.data_dir)
     specs = [Spec.of(settings, data, model, seed, MINUTES) for model in models]
-    if missing := [spec for spec in specs if not spec.is_done()]:
-        begin(missing, [data], settings.resume)
-        list(perform_all(missing, settings.jobs, terminal()))
+    console = terminal()
+    outcomes = ready(specs, data, settings, console, "classifiers", perform)
 
     images = scaled(data.test.pixels[:ITERATED])
-    found = [restored(spec, images) for spec in specs]
+    found = [restored(*each, images) for each in zip(specs, outcomes, strict=True)]
     save(settings.out / "fig3.png", picture(images, found))
     report(settings, data.name, len(images), found)
     for line in sentences(found):
-        terminal().print(line)
-    say_place(terminal(), "The figure is at", settings.out / "fig3.png")
+        console.print(line)
+    say_place(console, "The figure is at", settings.out / "fig3.png")
 
 
 @torch.no_grad()
-def restored(spec: Spec, images: Tensor) -> Restoration:
-    """The images and their errors after each number of steps.
-
-    Raises:
-        UsageError: The training failed.
-    """
-    outcome = perform(spec)
-    recipe = classifier(spec.run.model, spec.run.scale)
-    if outcome.failure is not None:
-        raise UsageError(f"{recipe.title}: {outcome.failure}: give another --seed or --minutes.")
+def restored(spec: Spec, outcome: Outcome, images: Tensor) -> Restoration:
+    """The images and their errors after each number of steps."""
     model = cast("InvertibleClassifier", load_run(spec.folder)[1])
     features = model.encode(images)
     decoded = [iterated(model, steps).decode(features) for steps in STEPS]
     errors = [(each - images).abs() for each in decoded]
     return Restoration(
-        recipe.title,
+        spec.run.recipe().title,
         outcome,
         decoded[-1],
         tuple(float(e.max()) for e in errors),
@@ -130,7 +118,6 @@ def picture(images: Tensor, found: Sequence[Restoration]) -> Figure:
     """Originals above what was restored, and the errors against the steps."""
     rows = {"originals": images, **{each.title: each.images for each in found}}
     figure = Figure(figsize=(9, 1.1 * len(rows) + 3.6), layout="constrained", dpi=140)
-    FigureCanvasAgg(figure)
     *strips, axis = figure.subplots(
         len(rows) + 1, 1, height_ratios=[1.0] * len(rows) + [3.4]
     ).tolist()

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -30,7 +29,7 @@ from iresnet_flows.experiments.paper.estimates import (
 from iresnet_flows.experiments.paper.log_dets import ROUNDING
 from iresnet_flows.experiments.paper.trainings import each_trained
 from iresnet_flows.experiments.storage import write_json, write_text
-from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.studies import Settings, chosen
 from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
@@ -79,7 +78,7 @@ def study(settings: Settings) -> None:
     Raises:
         UsageError: A model is unknown, there are several seeds, or a training failed.
     """
-    models = check_models(settings.models, tuple(MODELS))
+    models = chosen("model", settings.models, tuple(MODELS))
     seed = settings.seed("fig4")
     effort, console = EFFORTS[settings.scale], terminal()
     flows = [
@@ -105,7 +104,6 @@ def picture(found: Sequence[Outcome]) -> Figure:
     """For each data set a row of biases above a row of deviations, a column for each bound."""
     models = list(dict.fromkeys(each.flow.model for each in found))
     figure = Figure(figsize=(10, 4.9 * len(models) + 0.9), layout="constrained", dpi=130)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(
         2 * len(models), len(COEFFICIENTS), sharex=True, sharey="row", squeeze=False
     )

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.drawing import save
 from iresnet_flows.experiments.images.likelihoods import Outcome, data_of, perform, planned
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.scores import draw, grid
-from iresnet_flows.experiments.images.specs import begin, in_parallel
+from iresnet_flows.experiments.images.specs import ready
 from iresnet_flows.experiments.paper.table4 import MODELS
 from iresnet_flows.experiments.storage import write_json
-from iresnet_flows.experiments.studies import Settings, check_models
+from iresnet_flows.experiments.studies import Settings, chosen
 from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
@@ -36,23 +34,17 @@ def study(settings: Settings) -> None:
         DataError: The images are missing or cannot be used.
         UsageError: A model is unknown, or a training failed.
     """
-    models = check_models(settings.models or ("i-resnet",), MODELS)
+    models = chosen("model", settings.models or ("i-resnet",), MODELS)
     seed = settings.seed("fig5")
     data = data_of(settings.scale, settings.data_dir)[-1]
     specs = [planned(settings, data, model, seed) for model in models]
     console = terminal()
-    if missing := [spec for spec in specs if not spec.is_done()]:
-        begin(missing, [data], settings.resume)
-        list(in_parallel(missing, settings.jobs, console, "densities", perform))
+    outcomes = ready(specs, data, settings, console, "densities", perform)
 
     panels = {"test images": data.test.pixels[:COUNT]}
     found: list[dict[str, Any]] = []
-    for spec in specs:
-        outcome, recipe = perform(spec), spec.run.recipe()
-        if outcome.failure is not None:
-            raise UsageError(
-                f"{recipe.title}: {outcome.failure}: give another --seed or --minutes."
-            )
+    for spec, outcome in zip(specs, outcomes, strict=True):
+        recipe = spec.run.recipe()
         run, model = load_run(spec.folder)
         for temperature in TEMPERATURES:
             drawn = draw(run, model, COUNT, temperature, None, seed)
@@ -91,7 +83,6 @@ def picture(panels: dict[str, Tensor]) -> Figure:
     rows = -(-len(panels) // 4)
     columns = min(4, len(panels))
     figure = Figure(figsize=(3 * columns, 3.2 * rows), layout="constrained", dpi=140)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axis in axes:
         axis.set_axis_off()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.box import SIMPLE
-from rich.table import Table
 
+from iresnet_flows.experiments.averages import mean, standard_error
 from iresnet_flows.experiments.drawing import COLOURS, save
 from iresnet_flows.experiments.images.catalogue import density
 from iresnet_flows.experiments.images.likelihoods import (
@@ -25,8 +22,8 @@ from iresnet_flows.experiments.images.likelihoods import (
 from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, in_parallel
 from iresnet_flows.experiments.markdown import markdown_table, number
 from iresnet_flows.experiments.storage import write_json, write_text
-from iresnet_flows.experiments.studies import Settings, check_models
-from iresnet_flows.experiments.terminal import say_place, terminal
+from iresnet_flows.experiments.studies import Settings, chosen
+from iresnet_flows.experiments.terminal import say_place, terminal, titled_table
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["MODELS", "study"]
@@ -77,7 +74,7 @@ def study(settings: Settings) -> None:
         DataError: The images are missing or cannot be used.
         UsageError: A model is unknown, or there is another study to resume.
     """
-    models = check_models(settings.models, MODELS)
+    models = chosen("model", settings.models, MODELS)
     data = data_of(settings.scale, settings.data_dir)
     specs = [
         planned(settings, each, model, seed)
@@ -90,7 +87,8 @@ def study(settings: Settings) -> None:
     for outcome in in_parallel(specs, settings.jobs, console, "densities", perform):
         outcomes.append(outcome)
         write(settings, specs, outcomes)
-    console.print(terminal_table(rows(settings, outcomes)))
+    lines = map(shown, rows(settings, outcomes))
+    console.print(titled_table("table4", SHOWN, lines, words=2))
     say_place(console, "The table is at", settings.out / "table4.md")
 
 
@@ -116,19 +114,18 @@ def rows(settings: Settings, outcomes: Sequence[Outcome]) -> list[dict[str, Any]
 def summary(group: Sequence[Outcome]) -> dict[str, Any]:
     """Means over the seeds that came to a result."""
     found = [o for o in group if o.bits is not None]
-    bits = [o.bits for o in found if o.bits is not None]
-    errors = [o.bits_error for o in found if o.bits_error is not None]
+    bits = [o.bits for o in found]
     steps = sum(o.steps for o in found)
     return {
         "seeds": [o.seed for o in found],
         "failures": {str(o.seed): o.failure for o in group if o.failure is not None},
-        "bits": statistics.fmean(bits) if bits else None,
+        "bits": mean(bits),
         # The seeds share their test images, so that more of them do not make it smaller.
-        "image_error": statistics.fmean(errors) if errors else None,
-        "seed_error": statistics.stdev(bits) / math.sqrt(len(bits)) if len(bits) > 1 else None,
+        "image_error": mean(o.bits_error for o in found),
+        "seed_error": standard_error(bits),
         "parameters": max((o.parameters for o in found), default=None),
-        "steps": statistics.fmean(o.steps for o in found) if found else None,
-        "seconds": statistics.fmean(o.seconds for o in found) if found else None,
+        "steps": mean(o.steps for o in found),
+        "seconds": mean(o.seconds for o in found),
         "step_ms": 1000 * sum(o.seconds for o in found) / steps if steps else None,
     }
 
@@ -192,21 +189,15 @@ def published(row: dict[str, Any]) -> str:
     return f"{row['paper']:.2f}" + ("" if row["paper_verified"] else " (unverified)")
 
 
-def terminal_table(found: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="table4", title_justify="left", box=SIMPLE)
-    for head in SHOWN:
-        table.add_column(head, justify="left" if head in HEADS[:2] else "right")
-    for row in found:
-        line = dict(zip(HEADS, cells(row), strict=True))
-        table.add_row(*(line[head] for head in SHOWN))
-    return table
+def shown(row: dict[str, Any]) -> list[str]:
+    line = dict(zip(HEADS, cells(row), strict=True))
+    return [line[head] for head in SHOWN]
 
 
 def curves(settings: Settings, outcomes: Sequence[Outcome]) -> Figure:
     """Bits/dim of training batches against the seconds, a panel for each data set."""
     names = list(dict.fromkeys(o.data for o in outcomes))
     figure = Figure(figsize=(7 * len(names), 4.2), layout="constrained", dpi=140)
-    FigureCanvasAgg(figure)
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         lowest = math.inf
         for model, colour in zip(MODELS, (*COLOURS, "grey"), strict=True):

@@ -7,20 +7,19 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from iresnet_flows.experiments.data.tables import Array
-from iresnet_flows.experiments.storage import write
+from iresnet_flows.experiments.drawing import COLOURS, save
 
 __all__ = ["corner"]
 
 MASSES = (0.95, 0.5)
 SMOOTHING = 0.9
-OURS = "#D55E00"
+OURS = COLOURS[4]
 
 
 def corner(
@@ -36,7 +35,6 @@ def corner(
 
     size = 1.1 + 1.15 * features
     figure = Figure(figsize=(size + 0.6, size), dpi=110 if features > 4 else 140)
-    FigureCanvasAgg(figure)
     grid = figure.subplots(features, features, squeeze=False)
     for i in range(features):
         for j in range(features):
@@ -53,11 +51,7 @@ def corner(
     names = ["reference", "approximation"]
     figure.legend(handles, names, loc="upper right", frameon=False, fontsize=7, ncols=2)
     figure.text(0.02, 0.99, title, fontsize=9, va="top")
-
-    def save(part: Path) -> None:
-        figure.savefig(part)
-
-    write(path, save)
+    save(path, figure)
 
 
 def marginal(axes: Axes, ours: Array, theirs: Array, edges: Array) -> None:

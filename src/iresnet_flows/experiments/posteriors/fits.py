@@ -11,19 +11,16 @@ import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoGuide
 
+from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.posteriors.guides import Guide
 from iresnet_flows.experiments.posteriors.targets import Target
 
-__all__ = ["Diverged", "Fit", "fit"]
+__all__ = ["Fit", "fit"]
 
 PARTICLES = 128
 ANNEALED = 0.8
 MAX_NORM = 10.0
 MAX_FAILURES = 100
-
-
-class Diverged(RuntimeError):
-    """A fit that came to nothing; the message says how."""
 
 
 @dataclass

@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.table import Table
 
+from iresnet_flows.experiments.averages import mean, standard_error
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.posteriors.measures import Estimate
 from iresnet_flows.experiments.posteriors.runs import TITLES, Outcome
 from iresnet_flows.experiments.posteriors.targets import TARGETS
 from iresnet_flows.experiments.storage import write_json, write_text
+from iresnet_flows.experiments.terminal import titled_table
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["terminal_report", "write_report"]
@@ -63,13 +64,7 @@ def terminal_report(outcomes: Sequence[Outcome]) -> Iterable[Table | str]:
     rows = summaries(outcomes)
     for study, measure, heads, cells in tables(rows):
         if measure in ("c2st", "efficiency"):
-            title = f"{STUDIES[study]}: {MEASURES[measure]}"
-            table = Table(title=title, title_justify="left", box=SIMPLE)
-            for i, head in enumerate(heads):
-                table.add_column(head, justify="right" if i else "left")
-            for row in cells:
-                table.add_row(*row)
-            yield table
+            yield titled_table(f"{STUDIES[study]}: {MEASURES[measure]}", heads, cells)
     yield from verdict(rows)
 
 
@@ -86,16 +81,13 @@ def summaries(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "seeds": sorted(o.seed for o in group if o.error is None),
             "failed": sorted(o.seed for o in group if o.error is not None),
             **{name: pooled(group, name) for name in ("c2st", "efficiency", "elbo")},
-            **{name: mean(group, name) for name in ("steps", "seconds", "parameters")},
+            **{
+                name: mean(getattr(o, name) for o in group if o.error is None)
+                for name in ("steps", "seconds", "parameters")
+            },
         }
         for (study, target, method), group in sorted(groups.items(), key=order)
     ]
-
-
-def mean(group: Sequence[Outcome], name: str) -> float | None:
-    """That of the runs that have a result."""
-    values = [getattr(o, name) for o in group if o.error is None]
-    return statistics.fmean(values) if values else None
 
 
 def order(item: tuple[tuple[str, str, str], Any]) -> tuple[int, ...]:
@@ -113,9 +105,9 @@ def pooled(group: Sequence[Outcome], name: str) -> dict[str, float] | None:
     if not found:
         return None
     values = [estimate.value for estimate in found]
-    error = found[0].standard_error
-    if len(values) > 1:
-        error = statistics.stdev(values) / math.sqrt(len(values))
+    error = standard_error(values)
+    if error is None:
+        error = found[0].standard_error
     return {"value": statistics.fmean(values), "standard_error": error}
 
 

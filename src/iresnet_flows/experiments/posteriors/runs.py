@@ -8,6 +8,7 @@ from pathlib import Path
 import pyro
 from torch import Tensor
 
+from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.posteriors import fits, measures, npe
 from iresnet_flows.experiments.posteriors.corners import corner
 from iresnet_flows.experiments.posteriors.guides import GUIDES
@@ -129,7 +130,7 @@ def perform(spec: Spec) -> Outcome:
                 picture = spec.folder / "figures" / f"{spec.result.stem}.png"
                 title = f"{target.title}: {TITLES[spec.study][spec.method]}"
                 corner(picture, draws, reference, target.labels, title)
-        except fits.Diverged as diverged:
+        except Diverged as diverged:
             outcome.error = str(diverged)
     write_json(spec.result, asdict(outcome))
     return outcome
@@ -156,7 +157,7 @@ APPROXIMATE = {"guides": by_guide, "npe": by_estimator}
 def measure(outcome: Outcome, draws: Tensor, log_weights: Tensor, reference: Tensor) -> None:
     unsound = ~draws.isfinite().all(-1) | log_weights.isnan()
     if unsound.any():
-        raise fits.Diverged(f"{int(unsound.sum())} of {len(draws)} draws are not finite")
+        raise Diverged(f"{int(unsound.sum())} of {len(draws)} draws are not finite")
     outcome.c2st = measures.c2st(draws, reference, outcome.seed)
     outcome.elbo = measures.elbo(log_weights)
     outcome.efficiency = measures.efficiency(log_weights)

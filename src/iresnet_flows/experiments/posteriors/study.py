@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from iresnet_flows.errors import UsageError, unknown
-from iresnet_flows.experiments.machines import workers
+from iresnet_flows.errors import UsageError
+from iresnet_flows.experiments.machines import counter, workers
 from iresnet_flows.experiments.posteriors.npe import UNLIMITED
 from iresnet_flows.experiments.posteriors.report import write_report
 from iresnet_flows.experiments.posteriors.runs import (
@@ -24,6 +23,7 @@ from iresnet_flows.experiments.posteriors.runs import (
 from iresnet_flows.experiments.posteriors.targets import TARGETS
 from iresnet_flows.experiments.posteriors.tasks import TASKS, Simulator
 from iresnet_flows.experiments.storage import claim_folder
+from iresnet_flows.experiments.studies import check_scale, chosen
 
 __all__ = ["Settings", "settled", "study"]
 
@@ -80,13 +80,7 @@ def study(
     claim_folder(folder, asdict(settings), resume)
 
     outcomes: list[Outcome] = []
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with workers(jobs) as pool, Progress(*columns, console=console) as progress:
+    with workers(jobs) as pool, counter(console) as progress:
         task = progress.add_task("reference draws", total=len(firsts))
         for _ in pool.map(keep_reference, firsts):
             progress.advance(task)
@@ -149,8 +143,7 @@ def settled(
     Raises:
         UsageError: A name is unknown, or the observation is not one of ten.
     """
-    if scale not in EFFORTS:
-        raise UsageError(f"--scale must be one of {', '.join(EFFORTS)}, got {scale!r}.")
+    check_scale(scale)
     if not 1 <= observation <= OBSERVATIONS:
         raise UsageError(f"--observation must be 1 to {OBSERVATIONS}, got {observation}.")
     effort = EFFORTS[scale]
@@ -164,12 +157,3 @@ def settled(
         effort,
         observation,
     )
-
-
-def chosen(what: str, asked: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """The names asked for, or all."""
-    names = tuple(dict.fromkeys(asked or known))
-    for name in names:
-        if name not in known:
-            raise UsageError(unknown(what, name, known))
-    return names
