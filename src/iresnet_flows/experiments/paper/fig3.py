@@ -130,7 +130,8 @@ def picture(images: Tensor, found: Sequence[Restoration]) -> Figure:
     for each, colour, marker in zip(found, COLOURS, MARKERS, strict=False):
         for values, line, name in ((each.largest, "-", "largest"), (each.mean, ":", "mean")):
             axis.plot(STEPS, values, line, color=colour, marker=marker, markersize=4)
-            axis.lines[-1].set_label(f"{each.title}, {name}")
+            seen = any(value <= RANGE[1] for value in values)
+            axis.lines[-1].set_label(f"{each.title}, {name}" + ("" if seen else " (above)"))
     axis.set(
         xscale="log", yscale="log", xlabel="iterations a block", ylabel="error of pixels in [0, 1]"
     )
