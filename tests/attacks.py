@@ -108,7 +108,7 @@ def stretched(name: str, dtype: torch.dtype) -> LayeredBranch:
     v = torch.randn_like(x).requires_grad_()
     lr = 0.1 if dtype == torch.float64 else 0.05
     leaves += [v, *g.parameters()]
-    ascend(leaves, lambda: stretches(g, x, v, *context).sum(), 400, lr)
+    ascend(leaves, lambda: stretches(g, x, v, *context).sum(), 600, lr)
     return g.requires_grad_(False)
 
 

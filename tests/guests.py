@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -226,7 +227,7 @@ CASES = {
         lambda: nf.flows.AffineCouplingBlock(nf.nets.MLP([2, 8, 4]))
     ),
     "normflows, spline": normflows(lambda: nf.flows.CoupledRationalQuadraticSpline(4, 1, 8)),
-    "normflows, spline, context": normflows(
+    "normflows, autoregressive spline, context": normflows(
         lambda: nf.flows.AutoregressiveRationalQuadraticSpline(4, 1, 8, num_context_channels=3),
         context_features=3,
     ),
@@ -254,3 +255,8 @@ CASES = {
         )
     ),
 }
+coupled_spline = nf.flows.CoupledRationalQuadraticSpline
+if "num_context_channels" in signature(coupled_spline).parameters:  # normflows 1.7.3 or newer
+    CASES["normflows, spline, context"] = normflows(
+        lambda: coupled_spline(4, 1, 8, num_context_channels=3), context_features=3
+    )

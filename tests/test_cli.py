@@ -95,8 +95,9 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_file(error, tmp_path
 def test_other_trouble_with_files_is_one_line(tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, "report", "x" * 300) == 2
     said = capsys.readouterr().err
-    # From Python 3.12 on such a name is that of a file that is not there.
-    assert "File name too long" in said or "holds no results" in said
+    # From Python 3.13 on a glob leaves out what it cannot read.
+    globs = sys.version_info >= (3, 13)
+    assert ("holds no results" if globs else "File name too long") in said
     assert said.count("\n") == 1
 
 

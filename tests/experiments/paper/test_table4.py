@@ -68,7 +68,7 @@ def test_table4_compares_and_resumes_and_fig5_draws_from_it(run, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("trains again")
 
-    monkeypatch.setattr(likelihoods, "carry_out", refuse)
+    monkeypatch.setattr(specs, "carry_out", refuse)
     run("table4", ",".join(names), "--resume")
     again = json.loads((out / "table4.json").read_text())
     assert again["rows"] == record["rows"]
@@ -87,9 +87,9 @@ def test_fig5_trains_what_is_missing(run):
 
 def test_training_that_fails_leaves_its_reason_in_the_table(run, monkeypatch):
     def diverge(*_, **__):
-        raise likelihoods.Diverged("the loss became nan at step 3")
+        raise specs.Diverged("the loss became nan at step 3")
 
-    monkeypatch.setattr(likelihoods, "carry_out", diverge)
+    monkeypatch.setattr(specs, "carry_out", diverge)
     out = run("table4", "nice")
     assert "nice, mnist, seed 0: the loss became nan at step 3." in (out / "table4.md").read_text()
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.errors import InverseNotConverged
-from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.images.classifiers import CLAIMS
-from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import mean_and_error, mistakes
-from iresnet_flows.experiments.images.specs import Spec, carry_out, kept
+from iresnet_flows.experiments.images.sets import Images
+from iresnet_flows.experiments.images.specs import Spec, kept
 from iresnet_flows.experiments.images.tasks import scaled
 from iresnet_flows.lipschitz import Activation, LipschitzConvNet, convolution_norm_bound
 from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
@@ -68,28 +67,18 @@ class Outcome:
 
 def perform(spec: Spec) -> Outcome:
     """Train and measure, or read what was."""
-    return kept(spec, Outcome, measured)
+    return kept(spec, Outcome, measure)
 
 
-def measured(spec: Spec) -> Outcome:
-    run = spec.run
-    data = load_images(run.data, spec.data_dir).all_for_training()
-    about = run.data, run.model, run.seed, len(data.train), len(data.test)
-    try:
-        trained = carry_out(spec, data)
-    except Diverged as diverged:
-        return Outcome(*about, failure=str(diverged))
-    wrong, error = mean_and_error(mistakes(trained.model, data.test))
-    return Outcome(
-        *about,
-        wrong=wrong,
-        wrong_error=error,
-        steps=trained.steps,
-        seconds=trained.seconds,
-        parameters=trained.parameters,
-        claim=CLAIMS.get(run.model.replace("-glow", "")),
-        **inversion(trained.model, scaled(data.test.pixels[:RESTORED])),
-    )
+def measure(spec: Spec, model: nn.Module, test: Images) -> dict[str, Any]:
+    """What an `Outcome` says of the trained model."""
+    wrong, error = mean_and_error(mistakes(model, test))
+    return {
+        "wrong": wrong,
+        "wrong_error": error,
+        "claim": CLAIMS.get(spec.run.model.replace("-glow", "")),
+        **inversion(model, scaled(test.pixels[:RESTORED])),
+    }
 
 
 @torch.no_grad()

@@ -6,14 +6,15 @@ import csv
 import statistics
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from iresnet_flows.errors import IntegrationFailed
-from iresnet_flows.experiments.budgets import Diverged
+from torch import nn
+
 from iresnet_flows.experiments.images.clocks import LOG
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import bits_per_dim
-from iresnet_flows.experiments.images.sets import ImageSet
-from iresnet_flows.experiments.images.specs import Spec, carry_out, kept
+from iresnet_flows.experiments.images.sets import Images, ImageSet
+from iresnet_flows.experiments.images.specs import Spec, kept
 from iresnet_flows.experiments.studies import Settings
 
 __all__ = ["MINUTES", "Outcome", "data_of", "perform", "planned"]
@@ -75,27 +76,13 @@ def planned(settings: Settings, data: ImageSet, model: str, seed: int) -> Spec:
 
 def perform(spec: Spec) -> Outcome:
     """Train and measure, or read what was."""
-    return kept(spec, Outcome, measured)
+    return kept(spec, Outcome, measure, TESTED[spec.run.scale])
 
 
-def measured(spec: Spec) -> Outcome:
-    run = spec.run
-    data = load_images(run.data, spec.data_dir).all_for_training().subset(test=TESTED[run.scale])
-    about = run.data, run.model, run.seed, len(data.train), len(data.test)
-    try:
-        trained = carry_out(spec, data)
-        bits, error = bits_per_dim(trained.model, data.test)
-    except (Diverged, IntegrationFailed) as failure:
-        return Outcome(*about, failure=str(failure))
-    return Outcome(
-        *about,
-        bits=bits,
-        bits_error=error,
-        parameters=trained.parameters,
-        steps=trained.steps,
-        seconds=trained.seconds,
-        curve=course(spec.folder / LOG),
-    )
+def measure(spec: Spec, model: nn.Module, test: Images) -> dict[str, Any]:
+    """What an `Outcome` says of the trained model."""
+    bits, error = bits_per_dim(model, test)
+    return {"bits": bits, "bits_error": error, "curve": course(spec.folder / LOG)}
 
 
 def course(path: Path) -> list[list[float]]:

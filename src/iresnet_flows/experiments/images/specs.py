@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from rich.console import Console
+from torch import nn
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import IntegrationFailed, UsageError
+from iresnet_flows.experiments.budgets import Diverged
+from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.runs import Run, try_out
-from iresnet_flows.experiments.images.sets import ImageSet
+from iresnet_flows.experiments.images.sets import Images, ImageSet
 from iresnet_flows.experiments.images.training import Machine, Trained, train
 from iresnet_flows.experiments.machines import each_in_parallel
 from iresnet_flows.experiments.storage import claim_part, read_json, reading, write_json
@@ -23,7 +26,6 @@ __all__ = [
     "EPOCHS",
     "Spec",
     "begin",
-    "carry_out",
     "in_parallel",
     "kept",
     "ready",
@@ -149,13 +151,48 @@ def ready(
     return found
 
 
-def kept(spec: Spec, kind: Callable[..., Result], measured: Callable[[Spec], Result]) -> Result:
-    """What a training came to, from its folder; it is trained and measured if that holds none."""
+def kept(
+    spec: Spec,
+    kind: Callable[..., Result],
+    measure: Callable[[Spec, nn.Module, Images], dict[str, Any]],
+    tested: int | None = None,
+) -> Result:
+    """What a training came to, from its folder; it is trained and measured if that holds none.
+
+    Arguments:
+        spec: The training.
+        kind: What it comes to.
+        measure: Gives what that says of a trained model on the test images.
+        tested: How many of these are used; None for all.
+    """
     path = spec.folder / OUTCOME
     if not spec.is_done():
-        write_json(path, vars(measured(spec)))
+        write_json(path, vars(performed(spec, kind, measure, tested)))
     with reading(path):
         return kind(**read_json(path))
+
+
+def performed(
+    spec: Spec,
+    kind: Callable[..., Result],
+    measure: Callable[[Spec, nn.Module, Images], dict[str, Any]],
+    tested: int | None,
+) -> Result:
+    run = spec.run
+    data = load_images(run.data, spec.data_dir).all_for_training().subset(test=tested)
+    about = run.data, run.model, run.seed, len(data.train), len(data.test)
+    try:
+        trained = carry_out(spec, data)
+        found = measure(spec, trained.model, data.test)
+    except (Diverged, IntegrationFailed) as failure:
+        return kind(*about, failure=str(failure))
+    return kind(
+        *about,
+        steps=trained.steps,
+        seconds=trained.seconds,
+        parameters=trained.parameters,
+        **found,
+    )
 
 
 def carry_out(spec: Spec, data: ImageSet) -> Trained:
