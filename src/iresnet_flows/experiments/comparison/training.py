@@ -19,6 +19,7 @@ from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.machines import stopwatch
+from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
 
@@ -29,6 +30,7 @@ FLOOR = 1e-5
 CLIP = 5.0
 VALIDATIONS = 50
 PATIENCE = 20
+COOLING = 0.1
 HELD_ROWS = 2048
 DECAYED_ROWS = 5000
 EVALUATION_SEED = 1
@@ -39,7 +41,10 @@ Progress: TypeAlias = Callable[[float, str], None]
 
 
 class Training(lightning.LightningModule):
-    """Maximum likelihood with AdamW, the learning rate decaying linearly over the budget.
+    """Maximum likelihood with AdamW, the learning rate falling linearly over the budget.
+
+    Where validation has stagnated the best weights are taken up again, the rate falls to its end
+    over a tenth of the budget, and the training is over.
 
     A contender's weight decay is for few rows, up to 5000; with more there is none.
 
@@ -66,6 +71,7 @@ class Training(lightning.LightningModule):
         self.curve: list[tuple[int, float, float]] = []
         self.best = math.inf
         self.best_weights: dict[str, Any] = {}
+        self.start, self.end = 0.0, 1.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         few = len(self.dataset.train) <= DECAYED_ROWS
@@ -77,6 +83,27 @@ class Training(lightning.LightningModule):
     def spent(self) -> float:
         """The share of the budget that is used up."""
         return self.budget.spent(self.steps, self.seconds)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, which falls linearly to the end."""
+        left = (1 - self.start) * max(0.0, self.end - self.spent()) / (self.end - self.start)
+        return FLOOR + (self.contender.learning_rate - FLOOR) * left
+
+    @property
+    def over(self) -> bool:
+        """Whether the training has come to its end."""
+        return self.spent() >= self.end
+
+    def cool(self) -> None:
+        """Go back to the best weights, and let the rate fall to its end from there in a tenth.
+
+        A contender of fast steps stagnates while its rate is high, and what a falling rate brings
+        must not be for slow ones alone.
+        """
+        self.flow.load_state_dict(self.best_weights)
+        self.start = self.spent()
+        self.end = min(1.0, self.start + COOLING)
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         z = self.dataset.prepare(batch[0].cpu(), self.noise).to(self.device)
@@ -92,7 +119,8 @@ class Training(lightning.LightningModule):
             Diverged: The loss is no longer a number.
         """
         self.flow.eval()
-        with torch.no_grad():
+        # The same draws each time, or the best of many noisy readings would be a lucky one.
+        with seeded(EVALUATION_SEED, self.device), torch.no_grad():
             parts = [self.flow.log_prob(z.to(self.device)) for z in self.held.split(1024)]
         self.flow.train()
         nats = float(-torch.cat(parts).mean()) + self.dataset.log_scale
@@ -103,12 +131,12 @@ class Training(lightning.LightningModule):
             self.best, self.best_weights = nats, copy.deepcopy(self.flow.state_dict())
 
     def stagnates(self) -> bool:
-        """Whether the last validations brought nothing."""
+        """Whether the last validations brought nothing, for the first time."""
         recent = [nats for _, _, nats in self.curve[-PATIENCE:]]
-        return len(self.curve) > PATIENCE and min(recent) > self.best
+        return not self.start and len(self.curve) > PATIENCE and min(recent) > self.best
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = ("steps", "seconds", "curve", "best", "best_weights")
+        names = ("steps", "seconds", "curve", "best", "best_weights", "start", "end")
         checkpoint["training"] = {name: getattr(self, name) for name in names}
         checkpoint["noise"] = self.noise.get_state()
 
@@ -148,10 +176,8 @@ class Clock(Callback):
         batch_idx: int,
     ) -> None:
         training = cast("Training", pl_module)
-        first = training.contender.learning_rate
-        rate = FLOOR + (first - FLOOR) * (1 - training.spent())
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = training.rate
 
     def on_train_batch_end(
         self,
@@ -176,8 +202,10 @@ class Clock(Callback):
             write(self.folder / CHECKPOINT, trainer.save_checkpoint)
             # Some read a row at many times the price of others, and none learns from it.
             self.last = self.now()
-        if training.spent() >= 1 or training.stagnates():
+        if training.over:
             trainer.should_stop = True
+        elif training.stagnates():
+            training.cool()
 
     def tick(self, training: Training) -> None:
         now = self.now()
@@ -186,7 +214,7 @@ class Clock(Callback):
 
 
 def fit(training: Training, folder: Path, device: str, progress: Progress) -> None:
-    """Train to the budget, or until validation stops improving; leave the best weights in place.
+    """Train to the budget, or until validation has stagnated; leave the best weights in place.
 
     A checkpoint stands in the folder, and a training that was cut off goes on from it.
 
