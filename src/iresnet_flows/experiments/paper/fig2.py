@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.comparison.contenders import CONTENDERS, Contender, chosen
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, Contender
 from iresnet_flows.experiments.comparison.contenders.couplings import glow
 from iresnet_flows.experiments.comparison.groups import Group, grouped
 from iresnet_flows.experiments.comparison.results import Match
+from iresnet_flows.experiments.comparison.runs import contender
 from iresnet_flows.experiments.data.toys import TOYS
 from iresnet_flows.experiments.drawing import blank, save
 from iresnet_flows.experiments.markdown import markdown_table
@@ -39,6 +41,11 @@ def deep_i_resnet(features: int, width: int) -> InvertibleResidualFlow:
     )
 
 
+GLOW = replace(
+    CONTENDERS["glow"],
+    recipe="12 steps of nflows' ActNorm, LULinear and affine coupling",
+    make=partial(glow, depth=12),  # i-ResNet has four blocks of each entry alone, and eight
+)
 DEEP_GLOW = Contender(
     "glow-100",
     "Glow",
@@ -57,8 +64,8 @@ DEEP_I_RESNET = Contender(
     width=64,
 )
 SCALES = {
-    "quick": ("glow", "i-resnet"),
-    "paper": tuple(f"{__name__}:{name}" for name in ("DEEP_GLOW", "DEEP_I_RESNET")),
+    "quick": (f"{__name__}:GLOW", "i-resnet"),
+    "paper": (f"{__name__}:DEEP_GLOW", f"{__name__}:DEEP_I_RESNET"),
 }
 
 
@@ -71,12 +78,10 @@ def study(settings: Settings) -> None:
     if settings.models is not None:
         raise UsageError("fig2 is of Glow and i-ResNet: leave out --models.")
     seed = settings.seed("fig2")
-    quick = settings.scale == "quick"
-    names = SCALES[settings.scale]
-    contenders = [CONTENDERS[name] for name in names] if quick else chosen([], names)
+    contenders = [contender(name) for name in SCALES[settings.scale]]
     console = terminal()
     minutes = settings.minutes or MINUTES[settings.scale]
-    match: Match = "parameters" if quick else "none"
+    match: Match = "parameters" if settings.scale == "quick" else "none"
     groups = grouped(compared(settings, list(TOYS), contenders, minutes, (seed,), console, match))
 
     save(settings.out / "fig2.png", picture(groups))
@@ -122,7 +127,7 @@ def ahead(group: Group) -> str:
 
 
 def picture(groups: list[Group]) -> Figure:
-    """A line of panels a data set: its test rows, Glow, i-ResNet, with the nats above each."""
+    """A line of panels a data set: its test rows, Glow, i-ResNet, with the nats under each."""
     figure, axes = blank(3 * len(groups), 13.2, 2.3)
     for i, group in enumerate(groups):
         truth, *others = axes[3 * i : 3 * i + 3]
@@ -135,8 +140,9 @@ def picture(groups: list[Group]) -> Figure:
         truth.set(xlim=(x0, x1), ylim=(y0, y1))
         truth.set_title(data.name, fontsize=9)
         for axis, run in zip(others, group.results, strict=True):
-            shown = run.title if run.nats is None else f"{run.title}: {run.nats:.3f} nats"
-            axis.set_title(shown, fontsize=9)
+            axis.set_title(run.title, fontsize=9)
+            if run.nats is not None:
+                axis.set_xlabel(f"{run.nats:.3f} ± {run.row_standard_error:.3f} nats", fontsize=9)
             if "density" in run.arrays:
                 density = run.arrays["density"].T
                 axis.imshow(
