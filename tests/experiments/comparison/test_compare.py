@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,12 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.comparison import compare as comparison
 from iresnet_flows.experiments.comparison import contenders
-from iresnet_flows.experiments.comparison.contenders import CONTENDERS, chosen, couplings
+from iresnet_flows.experiments.comparison.contenders import (
+    CONTENDERS,
+    chosen,
+    couplings,
+    registry,
+)
 from iresnet_flows.experiments.comparison.results import PROPERTIES, Plan, Result
 from iresnet_flows.experiments.comparison.training import Training
 
@@ -284,7 +290,23 @@ def test_a_density_that_cannot_be_sampled_keeps_its_score(mine, monkeypatch):
     assert row["inverse_error"] is None
     results = [Result.load(path) for path in (mine / "out" / "runs").iterdir()]
     (found,) = [r for r in results if r.plan.model == "my_contenders:one_way"]
+    assert "its inverse raised an exception on test rows" in found.remark
     assert "the drawing of it failed: LookupError: there is no way back" in found.remark
+
+
+def test_all_models_are_those_whose_packages_are_there(tmp_path, monkeypatch, capsys):
+    known = {
+        "nice": CONTENDERS["nice"],
+        "nsf": replace(CONTENDERS["nsf"], requires="no_such_thing"),
+    }
+    for module in (contenders, registry):
+        monkeypatch.setattr(module, "CONTENDERS", known)
+    arguments = ("compare", "rings", "--models", "all", "--steps", 5, "--jobs", 1)
+    assert not command(monkeypatch, *arguments, "--out", tmp_path)
+    rows = json.loads((tmp_path / "table1.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["nice"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Neural spline flow is left out: pip install no_such_thing brings it." in said
 
 
 def test_a_run_that_failed_by_a_bug_is_tried_again_and_code_that_changed_is_another_run(

@@ -70,6 +70,7 @@ def compare(
     from iresnet_flows.experiments.comparison.compare import Settings
     from iresnet_flows.experiments.comparison.compare import compare as run
     from iresnet_flows.experiments.comparison.contenders import CONTENDERS, chosen
+    from iresnet_flows.experiments.comparison.contenders.recipes import is_installed
     from iresnet_flows.experiments.comparison.report import terminal_report
     from iresnet_flows.experiments.comparison.results import Match
     from iresnet_flows.experiments.data import load
@@ -83,7 +84,9 @@ def compare(
     check_jobs(jobs)
     check_seeds(seed or [])
     names_of_models = None if models is None else models.split(",")
-    who = chosen([*CONTENDERS] if models == "all" else names_of_models, contender or [])
+    if models == "all":
+        names_of_models = [name for name, each in CONTENDERS.items() if is_installed(each)]
+    who = chosen(names_of_models, contender or [])
     names = list(dict.fromkeys(data or ["digits"]))
     settings = Settings(
         seeds=tuple(dict.fromkeys(seed or [0])),
@@ -98,6 +101,10 @@ def compare(
     )
     datasets = {name: load(name, data_dir).first(rows) for name in names}
     console = terminal()
+    if models == "all":
+        for each in CONTENDERS.values():
+            if not is_installed(each):
+                console.print(f"{each.title} is left out: pip install {each.requires} brings it.")
     keep_freed_memory()  # also where runs are carried out here, one at a time
     with output_folder(out) as folder, interruptible(folder, console, STOPPED):
         results = run(settings, datasets, who, folder, fresh, console)

@@ -46,13 +46,15 @@ def score(result: Result, flow: Flow, dataset: Dataset) -> None:
 
 def show(result: Result, who: Contender, flow: Flow, dataset: Dataset) -> None:
     """Invert some test rows, draw samples and the density, and write all into the result."""
-    count = CLOUD if dataset.features <= 2 else SHOWN
+    count = CLOUD if result.data.side is None else SHOWN
     result.arrays["truth"] = dataset.test[:count].numpy()
     with torch.no_grad():
         errors = restored(flow, prepared(dataset, dataset.test)[:INVERTED])
         result.probes["inverse_error"] = None if errors is None else float(errors.max())
         if errors is not None:
             result.arrays["errors"] = errors.numpy()
+        elif who.density:
+            result.note("its inverse raised an exception on test rows")
         if who.density and dataset.features == 2:
             result.arrays["density"] = density(flow, dataset).numpy()
         if who.density:

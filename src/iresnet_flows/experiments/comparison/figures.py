@@ -21,9 +21,6 @@ from iresnet_flows.experiments.drawing import blank, save
 
 __all__ = ["Panel", "density_panels", "draw", "sample_panels"]
 
-SIDES = {64: 8, 784: 28}
-"""The sides of square pictures with that many columns."""
-
 SHOWN = 24
 MARGIN = 0.1
 COST = {
@@ -80,6 +77,7 @@ def cost(group: Group, looks: dict[str, Style]) -> Figure:
                 markersize=8,
                 color=style.colour,
                 marker=style.marker,
+                markerfacecolor=style.face,
                 label=row["title"],
             )
         axis.set(xscale="log", xlabel=label)
@@ -114,6 +112,7 @@ def add_line(axis: Axes, line: tuple[Array, Array], style: Style, label: str) ->
         style.line,
         color=style.colour,
         marker=style.marker,
+        markerfacecolor=style.face,
         markevery=max(1, len(line[0]) // 8),
         label=label,
     )
@@ -159,8 +158,8 @@ def firsts(group: Group) -> Iterator[Result]:
 
 def of_rows(data: Data, rows: Array) -> Callable[[Axes], None]:
     def fill(axis: Axes) -> None:
-        if data.features in SIDES:
-            tiles(axis, rows, SIDES[data.features])
+        if data.side is not None:
+            tiles(axis, rows, data.side)
         elif data.features == 1:
             axis.hist(rows[:, 0], bins=60, range=(data.low[0], data.high[0]), density=True)
         else:

@@ -64,7 +64,7 @@ def order(group: Group) -> Iterator[str]:
         yield "No contender has a test loss to compare."
         return
     first = next(row for row in group.rows if row["model"] == standings.model)
-    lowest = not any(gap.ahead for gap in standings.gaps)
+    lowest = all(row["nats"] is None or row["nats"] >= first["nats"] for row in group.rows)
     reaches = "reaches the lowest" if lowest else "comes first with a"
     yield f"{standings.title} {reaches} mean test loss, {first['nats']:.3f} nats."
 

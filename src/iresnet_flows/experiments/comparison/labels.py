@@ -84,6 +84,7 @@ PROBE_TITLES = {
     "log_prob_evaluations": "evaluations a log-prob",
     "sample_evaluations": "evaluations a sample",
     "takes_context": "takes a context",
+    "nan_runs": "failed runs",
 }
 
 ERRORS = (
@@ -137,6 +138,8 @@ def differences(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 def cell(row: dict[str, Any], name: str) -> str:
     """A measure or a probe as tables write it; a missing one as ``failed`` or ``n/a``."""
     value = row[name]
+    if name == "nan_runs":
+        return f"{value} of {row['runs']}"
     if row["runs"] == row["nan_runs"]:
         return "failed"
     if value is None or math.isnan(value):

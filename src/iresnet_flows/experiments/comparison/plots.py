@@ -121,7 +121,12 @@ def look(name: str, model: str, style: Style) -> dict[str, Any]:
     return {
         "name": name,
         "meta": model,
-        "marker": {"color": style.colour, "symbol": style.symbol, "size": 10},
+        "marker": {
+            "color": style.colour,
+            "symbol": style.symbol,
+            "size": 10,
+            "line": {"color": style.colour, "width": 0 if style.filled else 2},
+        },
         "line": {"color": style.colour, "dash": style.dash, "width": 2},
     }
 

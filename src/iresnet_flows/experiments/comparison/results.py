@@ -22,6 +22,7 @@ __all__ = ["PROBES", "PROPERTIES", "Data", "Match", "Plan", "Result", "found"]
 Match: TypeAlias = Literal["parameters", "time", "none"]
 RESULT = "result.json"
 ARRAYS = "arrays.npz"
+SIDES = {64: 8, 784: 28}
 
 PROPERTIES = (
     "free_form",
@@ -127,6 +128,11 @@ class Data:
         """The number d of columns."""
         return len(self.columns)
 
+    @property
+    def side(self) -> int | None:
+        """The side of the square pictures that rows of so many columns are taken for."""
+        return SIDES.get(self.features)
+
 
 @dataclass
 class Result:
@@ -187,6 +193,10 @@ class Result:
     costs: dict[str, float | None] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
 
+    def note(self, said: str) -> None:
+        """Add to the remark."""
+        self.remark = "; ".join(filter(None, ((self.remark or "").rstrip("."), said)))
+
     def save(self, folder: Path) -> None:
         """Write it to its folder, the arrays first: with ``result.json`` the run is done."""
         write(folder / ARRAYS, lambda part: save_arrays(part, self.arrays))
@@ -233,7 +243,9 @@ def found(folders: Sequence[Path]) -> list[Result]:
         if not here:
             raise UsageError(f"{folder} holds no results: name the --out of a compare.")
         for result in here:
-            results.setdefault(result.plan.slug, result)
+            slug = result.plan.slug
+            if slug not in results or (results[slug].mendable and not result.mendable):
+                results[slug] = result
     return [results[slug] for slug in sorted(results)]
 
 

@@ -7,8 +7,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from iresnet_flows.experiments.averages import mean, median, standard_error, worst
 from iresnet_flows.experiments.comparison.results import PROBES, PROPERTIES, Result
+from iresnet_flows.experiments.comparison.statistics import uncertainty
 
 __all__ = ["by_model", "failure", "good", "rows"]
 
@@ -19,8 +22,8 @@ COUNTS = ("log_prob_evaluations", "sample_evaluations")
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """A row for each contender on one data set with one budget, as each first appears.
 
-    Nats are means over the seeds that have a result, with a standard error over them (of one
-    seed, over the test rows); costs and evaluations are medians, other probes the largest, and
+    Nats are means over the seeds that have a result, with a standard error over them and over the
+    test rows; costs and evaluations are medians, other probes the largest, and
     None where one of the runs has none. Properties and their evidence are those of the first run
     that has a result.
     """
@@ -76,8 +79,12 @@ def row(runs: Sequence[Result]) -> dict[str, Any]:
 
 
 def spread(scored: Sequence[Result]) -> float | None:
+    """The error over seeds and test rows, or over seeds alone where their rows are not at hand."""
     if len(scored) == 1:
         return scored[0].row_standard_error
+    tables = [run.arrays["rows"] for run in scored if "rows" in run.arrays]
+    if tables and len(tables) == len(scored) and len({len(table) for table in tables}) == 1:
+        return uncertainty(np.stack(tables))[0]
     return standard_error(run.nats for run in scored)
 
 

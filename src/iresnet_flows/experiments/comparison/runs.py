@@ -20,6 +20,7 @@ from iresnet_flows.experiments.comparison.properties import measure
 from iresnet_flows.experiments.comparison.results import Data, Plan, Result
 from iresnet_flows.experiments.comparison.training import (
     CHECKPOINT,
+    DECAYED_ROWS,
     Progress,
     Training,
     fit,
@@ -133,8 +134,7 @@ def noted(result: Result, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001  a user's own contender may raise anything
-        said = f"{what} failed: {in_a_line(error)}"
-        result.remark = "; ".join(filter(None, ((result.remark or "").rstrip("."), said)))
+        result.note(f"{what} failed: {in_a_line(error)}")
 
 
 def in_a_line(error: Exception) -> str:
@@ -154,11 +154,17 @@ def blank(task: Task, who: Contender, dataset: Dataset) -> Result:
         high=tuple(high.tolist()),
     )
     return Result(
-        *(task.plan, data, who.title, who.recipe, who.origin, task.command),
+        *(task.plan, data, who.title, recipe(who, len(dataset.train)), who.origin, task.command),
         versions(PACKAGES),
         remark=task.remark,
         width=task.width,
     )
+
+
+def recipe(who: Contender, rows: int) -> str:
+    """The architecture, and how it is trained."""
+    decay = who.weight_decay if rows <= DECAYED_ROWS else 0.0
+    return f"{who.recipe}; AdamW with a rate of {who.learning_rate:g} and weight decay {decay:g}"
 
 
 def contender(name: str) -> Contender:

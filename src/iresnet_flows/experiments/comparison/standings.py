@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics as means
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from iresnet_flows.experiments.comparison.results import Result
@@ -25,7 +26,8 @@ class Gap:
         model: The contender's name.
         title: What tables call it.
         difference: Its mean -log p less that of the first.
-        p: The p value of no difference, after Holm over all contenders of the data set.
+        p: The p value of no difference, after Holm over all pairs of contenders: the
+            first is chosen by the same rows, and its lead over the last is the largest of all.
     """
 
     model: str
@@ -55,6 +57,23 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two contenders beside each other.
+
+    Arguments:
+        below: The name of the one with the lower mean over its seeds.
+        above: That of the other.
+        difference: The mean -log p of the latter less that of the former.
+        p: The p value of no difference, after Holm over all pairs.
+    """
+
+    below: str
+    above: str
+    difference: Difference
+    p: float
+
+
+@dataclass(frozen=True)
 class Standings:
     """The order of the contenders on one data set.
 
@@ -63,12 +82,14 @@ class Standings:
         title: What tables call it.
         gaps: The others that can be compared with it, from the lowest up.
         warnings: What a reader must know before believing them.
+        pairs: Every two contenders that can be compared.
     """
 
     model: str | None
     title: str | None
     gaps: tuple[Gap, ...]
     warnings: tuple[str, ...]
+    pairs: tuple[Pair, ...] = ()
 
     def gap(self, model: str) -> Gap | None:
         """That of a contender."""
@@ -88,7 +109,18 @@ class Standings:
             }
             for gap in self.gaps
         ]
-        return {"first": self.model, "others": gaps, "warnings": list(self.warnings)}
+        pairs = [
+            {
+                "below": pair.below,
+                "above": pair.above,
+                **asdict(pair.difference),
+                "p": pair.difference.p,
+                "p_holm": pair.p,
+            }
+            for pair in self.pairs
+        ]
+        warnings = list(self.warnings)
+        return {"first": self.model, "others": gaps, "pairs": pairs, "warnings": warnings}
 
 
 def standings(results: Sequence[Result]) -> Standings:
@@ -112,22 +144,19 @@ def standings(results: Sequence[Result]) -> Standings:
     unfailed = [model for model in scored if len(scored[model]) == len(runs_of[model])]
     order = sorted(scored, key=lambda model: means.fmean(run.nats or 0 for run in scored[model]))
     first = next(model for model in order if model in (unfailed or order))
-    others = [model for model in order if model != first]
-    paired: dict[str, Difference] = {}
-    for model in others:
-        found = pair(scored[model], scored[first])
-        if isinstance(found, str):
+    paired: dict[tuple[str, str], Difference] = {}
+    for below, above in combinations(order, 2):
+        found = pair(scored[above], scored[below])
+        if isinstance(found, Difference):
+            paired[below, above] = found
+        elif first in (below, above):
             warnings.append(found)
-        else:
-            paired[model] = found
+    adjusted = holm([found.p for found in paired.values()])
+    pairs = tuple(Pair(*key, paired[key], p) for key, p in zip(paired, adjusted, strict=True))
 
-    seeds = {scored[model][0].title: gap.seeds for model, gap in paired.items()}
+    gaps = [gap_to(first, each, scored) for each in pairs if first in (each.below, each.above)]
+    seeds = {gap.title: gap.difference.seeds for gap in gaps}
     warnings += few_seeds(seeds or {scored[first][0].title: len(scored[first])})
-    adjusted = holm([gap.p for gap in paired.values()])
-    gaps = [
-        Gap(model, scored[model][0].title, gap, p)
-        for (model, gap), p in zip(paired.items(), adjusted, strict=True)
-    ]
     gaps.sort(key=lambda gap: gap.difference.mean)
     for gap in gaps:
         if gap.ahead:
@@ -137,7 +166,15 @@ def standings(results: Sequence[Result]) -> Standings:
                 f"{gap.title} is ahead of {scored[first][0].title} on the seeds that both have, "
                 f"but {but}."
             )
-    return Standings(first, scored[first][0].title, tuple(gaps), tuple(warnings))
+    return Standings(first, scored[first][0].title, tuple(gaps), tuple(warnings), pairs)
+
+
+def gap_to(first: str, pair: Pair, scored: Mapping[str, Sequence[Result]]) -> Gap:
+    """How far the other one of a pair is behind the first of all."""
+    other, found = pair.above, pair.difference
+    if other == first:  # those below it have runs that failed
+        other, found = pair.below, replace(found, mean=-found.mean)
+    return Gap(other, scored[other][0].title, found, pair.p)
 
 
 def pair(these: Sequence[Result], those: Sequence[Result]) -> Difference | str:
@@ -179,6 +216,9 @@ def cautions(results: Sequence[Result]) -> Iterator[str]:
     for run in results:
         if id(run) not in kept:
             yield f"{run.title}, seed {run.plan.seed}: of several runs the first counts."
+    for runs in by_model(results).values():
+        if len({run.plan.recipe for run in runs}) > 1:
+            yield f"{runs[0].title}: its runs are of several recipes or versions of this package."
     devices = sorted({run.plan.device for run in results})
     if len(devices) > 1:
         yield f"The runs are of {' and '.join(devices)}: their times do not compare."

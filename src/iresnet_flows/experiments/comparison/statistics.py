@@ -6,9 +6,10 @@ Two contenders are compared row by row, for what makes a row hard for everyone c
 .. math:: \mathrm{SE}^2 = \frac{\mathrm{Var}_s(\bar D_{s \cdot})}{S}
     + \frac{\mathrm{Var}_r(\bar D_{\cdot r})}{R} ,
 
-the first part for what another seed would do (absent with one seed) and the second for what
-other test rows would. Its degrees of freedom are Satterthwaite's (1946), and the p values of a
-family of comparisons are adjusted by Holm's method (1979).
+the first part for what another seed would do (absent with one seed) and the second for what other
+test rows would. The -log p of a single contender has an error of the same form. Its degrees of
+freedom are Satterthwaite's (1946), and the p values of a family of comparisons are adjusted by
+Holm's method (1979).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scipy.stats import t
 
 from iresnet_flows.experiments.data.tables import Array
 
-__all__ = ["FEW", "Difference", "difference", "holm"]
+__all__ = ["FEW", "Difference", "difference", "holm", "uncertainty"]
 
 FEW = 3
 """With fewer seeds a standard error says little of what another seed would do."""
@@ -70,14 +71,18 @@ def difference(these: Sequence[Array], those: Sequence[Array]) -> Difference:
     (1.0, 0.289, 2.0)
     """
     gaps = np.stack([a - b for a, b in zip(these, those, strict=True)])
-    seeds, rows = gaps.shape
-    parts = [(float(gaps.mean(0).var(ddof=1)) / rows, rows - 1)] if rows > 1 else []
+    return Difference(float(gaps.mean()), *uncertainty(gaps), len(gaps))
+
+
+def uncertainty(values: Array) -> tuple[float, float]:
+    """The standard error of the mean of values (S, R), and its degrees of freedom."""
+    seeds, rows = values.shape
+    parts = [(float(values.mean(0).var(ddof=1)) / rows, rows - 1)] if rows > 1 else []
     if seeds > 1:
-        parts.append((float(gaps.mean(1).var(ddof=1)) / seeds, seeds - 1))
+        parts.append((float(values.mean(1).var(ddof=1)) / seeds, seeds - 1))
     variance = sum(part for part, _ in parts)
     spread = sum(part**2 / freedom for part, freedom in parts)
-    freedom = variance**2 / spread if spread > 0 else math.inf
-    return Difference(float(gaps.mean()), math.sqrt(variance), freedom, seeds)
+    return math.sqrt(variance), variance**2 / spread if spread > 0 else math.inf
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -1,10 +1,12 @@
-"""How each contender is drawn: a colour, a marker and a dash pattern, the same everywhere."""
+"""How each contender is drawn: a colour, a marker and a dash pattern, the same in every report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 
+from iresnet_flows.experiments.comparison.contenders import CONTENDERS, PAPER
 from iresnet_flows.experiments.comparison.results import Result
 from iresnet_flows.experiments.drawing import COLOURS
 
@@ -27,33 +29,55 @@ DASHES = (("-", "solid"), ("--", "dash"), ("-.", "dashdot"), (":", "dot"))
 BLACK, GREY = "#000000", "#7b818a"
 
 
+# Ours first; then the paper's, and then those after it. A shape stands twice, filled and hollow.
+PLACES = tuple(dict.fromkeys(("i-resnet", *PAPER, *CONTENDERS)))
+
+
 @dataclass(frozen=True)
 class Style:
-    """A contender's looks.
+    """A contender's looks; of any sixteen that follow, no two have marker and filling in common.
 
     Arguments:
         colour: Of Okabe and Ito's, with grey for black.
         marker: Of matplotlib.
         line: The dash pattern, of matplotlib.
-        symbol: The marker, of Plotly.
+        shape: The marker, of Plotly.
         dash: The dash pattern, of Plotly.
         outline: The marker as an SVG path in a box of 16 by 16.
+        filled: Whether the marker is filled.
     """
 
     colour: str
     marker: str
     line: str
-    symbol: str
+    shape: str
     dash: str
     outline: str
+    filled: bool
+
+    @property
+    def symbol(self) -> str:
+        """The marker with its filling, of Plotly."""
+        return self.shape if self.filled else f"{self.shape}-open"
+
+    @property
+    def face(self) -> str:
+        """What matplotlib fills the marker with."""
+        return self.colour if self.filled else "white"
 
 
 def styles(results: Iterable[Result]) -> dict[str, Style]:
-    """One for each contender, in the order in which they first appear."""
-    found: dict[str, Style] = {}
-    for i, model in enumerate(dict.fromkeys(result.plan.model for result in results)):
-        colour = COLOURS[i % len(COLOURS)].replace(BLACK, GREY)
-        marker, symbol, outline = SHAPES[i % len(SHAPES)]
-        line, dash = DASHES[i % len(DASHES)]
-        found[model] = Style(colour, marker, line, symbol, dash, outline)
-    return found
+    """One for each contender: known ones have theirs, others the first that are free."""
+    models = dict.fromkeys(result.plan.model for result in results)
+    taken = {model: PLACES.index(model) for model in models if model in PLACES}
+    free = (i for i in count() if i not in taken.values())
+    return {model: style(taken[model] if model in taken else next(free)) for model in models}
+
+
+def style(i: int) -> Style:
+    """The i-th of the looks; dashes fall back by one with each round of shapes."""
+    lap, place = divmod(i, len(SHAPES))
+    marker, shape, outline = SHAPES[place]
+    line, dash = DASHES[(i - lap) % len(DASHES)]
+    colour = COLOURS[i % len(COLOURS)].replace(BLACK, GREY)
+    return Style(colour, marker, line, shape, dash, outline, filled=lap % 2 == 0)

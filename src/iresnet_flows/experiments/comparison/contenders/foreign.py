@@ -25,6 +25,10 @@ from iresnet_flows.experiments.seeds import seeded
 __all__ = ["GROUP", "Imported", "from_spec", "registered"]
 
 GROUP = "iresnet_flows.contenders"
+DEFAULT = (
+    "its rate of 0.001 and its weight decay of 0.3 are defaults that nobody chose for it, unlike "
+    "those of the others; a Contender in place of the function has its own"
+)
 ROWS = 8
 WIDTH = 64
 
@@ -55,6 +59,7 @@ def from_spec(spec: str, name: str | None = None) -> Contender:
         Imported(spec, width is not None),
         width=width,
         origin="yours",
+        remark=DEFAULT,
     )
 
 

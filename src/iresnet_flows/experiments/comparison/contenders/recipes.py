@@ -14,7 +14,7 @@ from nflows.flows.base import Flow
 from iresnet_flows import __version__
 from iresnet_flows.errors import UsageError
 
-__all__ = ["Contender", "require_features", "require_installed"]
+__all__ = ["Contender", "is_installed", "require_features", "require_installed"]
 
 
 @runtime_checkable
@@ -79,14 +79,19 @@ class Contender:
         return self.make(features, width, context_features)
 
 
+def is_installed(contender: Contender) -> bool:
+    """Whether its library is there."""
+    return contender.requires is None or find_spec(contender.requires) is not None
+
+
 def require_installed(contender: Contender) -> None:
     """Refuse a contender whose library is not there.
 
     Raises:
         UsageError: Its package cannot be imported.
     """
-    package = contender.requires
-    if package is not None and find_spec(package) is None:
+    if not is_installed(contender):
+        package = contender.requires
         raise UsageError(
             f"{contender.title} needs {package}, which is not installed: pip install {package}, "
             f"or leave {contender.name} out of --models."

@@ -12,7 +12,7 @@ function sort(button) {
   const rows = [...body.rows].sort((a, b) => {
     const [p, q] = [value(a), value(b)];
     if (!p || !q) return !p - !q;
-    const order = column ? Number(p) - Number(q) : p.localeCompare(q);
+    const order = isNaN(p) || isNaN(q) ? p.localeCompare(q) : p - q;
     return down ? -order : order;
   });
   heads.forEach((other) => other.setAttribute("aria-sort", "none"));
