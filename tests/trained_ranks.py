@@ -6,21 +6,41 @@ import dataclasses
 import os
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from iresnet_flows import Exact, PowerSeries, RussianRoulette
 from iresnet_flows.experiments.budgets import Budget
-from iresnet_flows.experiments.images.tasks import Classification, Hybrid
+from iresnet_flows.experiments.images.architectures import residual
+from iresnet_flows.experiments.images.glows import glow_classifier
+from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood
 from iresnet_flows.experiments.images.training import Machine, train
+from iresnet_flows.experiments.upkeep import update_normflows
 from iresnet_flows.logdet.roulette import Tail
+from iresnet_flows.models import Layout
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from image_cases import CLASSIFIER, DENSITY, TinyDensity, image_set
 
 STEPS = 5
+
+
+def density(make, **options):
+    return dataclasses.replace(DENSITY, make=make, **options), Likelihood()
+
+
+def glow(affine):
+    make = partial(glow_classifier, layout=Layout((2,), (True,)), width=4, affine=affine)
+    return dataclasses.replace(CLASSIFIER, make=make, average=0.9), Classification()
+
+
+def residual_blocks(shape, _classes):
+    return residual(shape, 4, levels=1, depth=2)
+
+
 CASES = {
     **{
         name: (dataclasses.replace(DENSITY, make=partial(TinyDensity, log_det=log_det)), Hybrid())
@@ -32,6 +52,12 @@ CASES = {
     },
     "classifier": (CLASSIFIER, Classification()),
 }
+if find_spec("normflows"):
+    CASES |= {
+        "glow, affine": glow(affine=True),
+        "glow, additive": glow(affine=False),
+        "residual blocks of normflows": density(residual_blocks, after_step=update_normflows),
+    }
 
 
 def trained(name, folder, ranks=1):

@@ -22,11 +22,13 @@ from image_cases import CLASSIFIER, DENSITY, write_folder
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images import catalogue, evaluation, steps, training
+from iresnet_flows.experiments.images.architectures import residual
 from iresnet_flows.experiments.images.catalogue import classifier, density
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.scores import grid
 from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.upkeep import update_normflows
 
 RECIPES = {"density": {"i-resnet": DENSITY}, "classifier": {"i-resnet": CLASSIFIER}}
 
@@ -138,6 +140,24 @@ def test_interrupted_fit_goes_on_to_the_bit(data, tmp_path, monkeypatch, capsys)
     assert not command(monkeypatch, *arguments, tmp_path / "whole")
     parts, whole = (load_run(tmp_path / name)[1].state_dict() for name in ("parts", "whole"))
     assert all(torch.equal(value, whole[name]) for name, value in parts.items())
+
+
+def test_residual_blocks_of_normflows_are_read_and_resumed(data, tmp_path, monkeypatch):
+    pytest.importorskip("normflows")
+
+    def make(shape, classes):
+        return residual(shape, 4, levels=1, depth=1)
+
+    recipe = dataclasses.replace(DENSITY, make=make, after_step=update_normflows)
+    monkeypatch.setitem(RECIPES["density"], "normflows-residual", recipe)
+    run = tmp_path / "run"
+    arguments = ("fit", data, "--model", "normflows-residual", "--steps", 2, "--out", run)
+    assert not command(monkeypatch, *arguments)
+    before = load_run(run)[1].state_dict()
+    (run / "weights.pt").unlink()
+    assert not command(monkeypatch, *arguments, "--resume")
+    after = load_run(run)[1].state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_other_settings_are_not_resumed(data, tmp_path, monkeypatch, capsys):

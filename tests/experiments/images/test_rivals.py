@@ -146,6 +146,17 @@ def test_residual_blocks_of_normflows_score_within_their_noise_of_the_dense_jaco
     assert (draws.mean() - expected).abs() < 5 * draws.std() / len(draws) ** 0.5
 
 
+def test_residual_blocks_of_normflows_are_made_as_large_as_they_stay():
+    pytest.importorskip("normflows")
+    model = residual(GREY, 4, levels=2, depth=1)
+    model.train().log_prob(torch.rand(20, *GREY)).sum().backward()
+    idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert idle == []
+    fresh = residual(GREY, 4, levels=2, depth=1)
+    fresh.load_state_dict(model.state_dict())
+    assert all(map(torch.equal, fresh.state_dict().values(), model.state_dict().values()))
+
+
 @pytest.mark.parametrize("name", RIVALS["quick"])
 def test_quick_rivals_are_as_large_as_ours(name):
     shape = (1, 28, 28)

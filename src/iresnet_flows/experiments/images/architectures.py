@@ -72,16 +72,25 @@ def glow(
 def residual(shape: Shape, width: int, levels: int = 2, depth: int = 8) -> HostedDensity:
     """normflows' residual blocks with convolutions of sizes 3, 1 and 3, and ActNorm before each.
 
+    The distribution of the lengths of its series is fixed, since normflows gives it no gradient.
+
     Raises:
         MissingExtra: normflows is not installed.
     """
     nf = optional("normflows", "normflows", "normflows")
+    _, *sides = shape
 
-    def steps(channels: int, _level: int) -> Iterator[Transform]:
+    def steps(channels: int, level: int) -> Iterator[Transform]:
+        size = [side >> level + 1 for side in sides]
         for _ in range(depth):
             branch = nf.nets.LipschitzCNN([channels, width, width, channels], [3, 1, 3])
+            with torch.no_grad():
+                branch(torch.zeros(1, channels, *size))  # sizes its buffers, for states to load
+            block = nf.flows.Residual(branch)
+            for length in (block.iresblock.geom_p, block.iresblock.lamb):
+                length.requires_grad_(False)
             yield to_nflows(ActNorm(channels))
-            yield to_nflows(nf.flows.Residual(branch))
+            yield to_nflows(block)
 
     return multiscale(shape, levels, steps)
 

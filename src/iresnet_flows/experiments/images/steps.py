@@ -86,10 +86,6 @@ class Training(lightning.LightningModule):
         if self.recipe.after_step is not None:
             self.recipe.after_step(self.model)
         if self.averaged is not None:
-            buffers = zip(self.averaged.module.buffers(), self.model.buffers(), strict=True)
-            for kept, now in buffers:
-                if kept.shape != now.shape:  # normflows sizes some in its first step
-                    kept.data = now.detach().clone()
             self.averaged.update_parameters(self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
