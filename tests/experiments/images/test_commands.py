@@ -91,6 +91,25 @@ def test_classifier_is_trained_and_scored(data, tmp_path, monkeypatch, capsys):
     assert "no samples" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("what", ["fit", "classify"])
+def test_photographs_are_moved_and_mirrored_as_the_studies_do(what, tmp_path, monkeypatch):
+    seen = []
+    batches = training.Batches
+
+    def noted(images, size, seed, shift, flip):
+        seen.append((shift, flip))
+        return batches(images, size, seed, shift, flip)
+
+    monkeypatch.setattr(training, "Batches", noted)
+    for channels in (3, 1):
+        data = write_folder(tmp_path / f"of {channels}", shape=(channels, 4, 4))
+        arguments = (what, data, "--steps", 1, "--out", tmp_path / f"run of {channels}")
+        for further in ((), ("--resume",)):
+            assert not command(monkeypatch, *arguments, *further)
+    ours = CLASSIFIER if what == "classify" else DENSITY
+    assert seen == [(4, True)] * 2 + [(ours.shift, ours.flip)] * 2
+
+
 def test_hybrid_scores_both_and_samples_a_class(data, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     assert not command(monkeypatch, "fit", data, "--hybrid", 1, "--steps", 60, "--out", run)

@@ -19,8 +19,7 @@ from iresnet_flows.experiments import machines
 from iresnet_flows.experiments.drawing import save
 from iresnet_flows.experiments.images.classification import Outcome
 from iresnet_flows.experiments.images.classifiers import CLASSIFIERS, PAPER, steps
-from iresnet_flows.experiments.images.sets import split
-from iresnet_flows.experiments.images.specs import suited
+from iresnet_flows.experiments.images.recipes import suited
 from iresnet_flows.experiments.paper import classifier_tables
 from iresnet_flows.experiments.paper.classifier_tables import summary, verdict
 from iresnet_flows.experiments.paper.fig3 import Restoration, iterated, picture, sentences
@@ -169,8 +168,7 @@ def test_paper_has_its_schedule_and_sizes():
 def test_photographs_are_mirrored_and_digits_are_not():
     recipe = CLASSIFIERS["paper"]["i-resnet"]
     for shape, expected in (((1, 4, 4), (2, False)), ((3, 4, 4), (4, True))):
-        part = images(40, shape)
-        fit = suited(recipe, split("mine", part, part, 3))
+        fit = suited(recipe, shape)
         assert (fit.shift, fit.flip) == expected
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Density", "Recipe", "Shape", "cosine", "quick_recipe"]
+__all__ = ["Density", "Recipe", "Shape", "cosine", "quick_recipe", "suited"]
 
 Shape = tuple[int, int, int]
 """Channels, height and width."""
@@ -77,3 +77,8 @@ class Recipe:
 
 quick_recipe = partial(Recipe, warmup=50, clip=20.0, average=0.998)
 """What all small densities have in common."""
+
+
+def suited(recipe: Recipe, shape: Shape) -> Recipe:
+    """The recipe with the augmentation of colour photographs, where the images are such."""
+    return replace(recipe, shift=4, flip=True) if shape[0] == 3 else recipe

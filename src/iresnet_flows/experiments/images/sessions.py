@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from iresnet_flows.errors import StorageError, UsageError
 from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.images.evaluation import bits_per_dim, mean_and_error, mistakes
+from iresnet_flows.experiments.images.recipes import suited
 from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.training import (
@@ -49,7 +50,7 @@ def perform(
         UsageError: The loss is no longer a number, or the model refuses the images or the labels.
         KeyboardInterrupt: As given.
     """
-    recipe, budget = run.recipe(), run.budget(data)
+    recipe, budget = suited(run.recipe(), data.shape), run.budget(data)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from torch import nn
 from iresnet_flows.errors import IntegrationFailed, UsageError
 from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.images.data import load_images
-from iresnet_flows.experiments.images.recipes import Recipe
+from iresnet_flows.experiments.images.recipes import suited
 from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import Images, ImageSet
 from iresnet_flows.experiments.images.training import Machine, Trained, train
@@ -29,7 +29,6 @@ __all__ = [
     "in_parallel",
     "kept",
     "ready",
-    "suited",
 ]
 
 EPOCHS = 200
@@ -203,12 +202,14 @@ def carry_out(spec: Spec, data: ImageSet) -> Trained:
     """
     run = spec.run
     return train(
-        *(suited(run.recipe(), data), run.task, data, spec.folder, run.budget(data), run.seed),
+        *(
+            suited(run.recipe(), data.shape),
+            run.task,
+            data,
+            spec.folder,
+            run.budget(data),
+            run.seed,
+        ),
         machine=Machine(spec.device),
         resume=True,
     )
-
-
-def suited(recipe: Recipe, data: ImageSet) -> Recipe:
-    """The recipe with the augmentation of colour photographs, where the data are such."""
-    return replace(recipe, shift=4, flip=True) if data.shape[0] == 3 else recipe
