@@ -214,6 +214,21 @@ def test_a_refusal_leaves_a_folder_as_it_was(data, tmp_path, monkeypatch, capsys
     assert not (tmp_path / "new").exists()
 
 
+def test_a_model_is_tried_out_where_it_is_trained(data, tmp_path, monkeypatch, capsys):
+    seen = []
+
+    class Seen(type(DENSITY.make((1, 4, 4), 3))):
+        def log_prob(self, x, labels=None):
+            seen.append((x.device.type, next(self.parameters()).device.type))
+            raise ValueError("enough.")
+
+    monkeypatch.setitem(RECIPES["density"], "i-resnet", dataclasses.replace(DENSITY, make=Seen))
+    monkeypatch.setattr(training, "torch_device", lambda name: torch.device("meta"))
+    assert command(monkeypatch, "fit", data, "--steps", 1, "--out", tmp_path / "run") == 2
+    assert "enough." in capsys.readouterr().err
+    assert seen == [("meta", "meta")]
+
+
 DAMAGED = {
     "settings": ("settings.json", ("fit", "score", "sample")),
     "weights": ("weights.pt", ("score", "sample")),

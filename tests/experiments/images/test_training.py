@@ -22,7 +22,7 @@ from image_cases import CLASSIFIER, DENSITY, TinyDensity, image_set, sgd
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
-from iresnet_flows.experiments.images import evaluation
+from iresnet_flows.experiments.images import evaluation, training
 from iresnet_flows.experiments.images.clocks import Clock
 from iresnet_flows.experiments.images.steps import Training
 from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likelihood
@@ -216,6 +216,22 @@ def test_killed_training_leaves_a_whole_checkpoint_that_goes_on_to_the_bit(tmp_p
             )
     assert checkpoint(tmp_path / "whole")["steps"] == done + 2
     assert_same_state(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_model_is_measured_where_it_was_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "torch_device", lambda name: torch.device("meta"))
+    model = train(DENSITY, Likelihood(), image_set(), tmp_path, Budget(steps=1)).model
+    assert {value.device.type for value in model.state_dict().values()} == {"meta"}
+    kept = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert {value.device.type for value in kept.values()} == {"cpu"}
+
+
+def test_each_process_of_a_node_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(training, "torch_device", torch.device)
+    monkeypatch.setattr(training.rank_zero_only, "rank", 5, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert Machine("cuda", devices=4, nodes=2).place == torch.device("cuda", 1)
+    assert Machine("cpu").place == torch.device("cpu")
 
 
 def test_training_leaves_the_random_state_of_the_caller_alone(tmp_path):

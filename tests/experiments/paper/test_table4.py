@@ -17,7 +17,7 @@ from image_cases import DENSITY, images
 from iresnet_flows.experiments.images import likelihoods, specs
 from iresnet_flows.experiments.images.densities import DENSITIES
 from iresnet_flows.experiments.images.rivals import RIVALS
-from iresnet_flows.experiments.paper import table4
+from iresnet_flows.experiments.paper import fig5, table4
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +83,21 @@ def test_table4_compares_and_resumes_and_fig5_draws_from_it(run, monkeypatch):
 def test_fig5_trains_what_is_missing(run):
     out = run("fig5", "made")
     assert json.loads((out / "fig5.json").read_text())["rows"][0]["steps"] > 0
+
+
+def test_models_are_tried_out_and_read_where_they_are_trained(run, monkeypatch):
+    tried, read = [], []
+    load = fig5.load_run
+
+    def load_run(folder, device):
+        read.append(device)
+        return load(folder)
+
+    monkeypatch.setattr(fig5, "load_run", load_run)
+    monkeypatch.setattr(specs, "torch_device", lambda name: f"the {name}")
+    monkeypatch.setattr(specs, "try_out", lambda run, data, device: tried.append(device))
+    run("fig5", "i-resnet")
+    assert (tried, read) == (["the cpu"], ["cpu"])
 
 
 def test_training_that_fails_leaves_its_reason_in_the_table(run, monkeypatch):

@@ -88,8 +88,7 @@ def each(
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             u = torch.rand(part.pixels.shape, generator=noise).to(device)
-            here = Images(part.pixels.to(device), part.labels.to(device))
-            found.append(read(here, u).double().cpu())
+            found.append(read(part.to(device), u).double().cpu())
         model.train(training)
     return torch.cat(found)
 

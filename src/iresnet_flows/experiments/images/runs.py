@@ -85,18 +85,18 @@ class Run:
         return asdict(self)
 
 
-def try_out(run: Run, data: ImageSet) -> None:
-    """The loss of two images, for what it may raise.
+def try_out(run: Run, data: ImageSet, device: torch.device) -> None:
+    """The loss of two images on that device, for what it may raise.
 
     Raises:
         UsageError: The model is unknown, or refuses the images or the labels.
         MissingExtra: The model needs a package that is not installed.
     """
-    recipe, part = run.recipe(), data.train[:2]
+    recipe, part = run.recipe(), data.train[:2].to(device)
     try:
-        with seeded(run.seed), torch.no_grad():
-            model = recipe.make(data.shape, data.classes)
-            run.task.loss(model, part, torch.rand(part.pixels.shape))
+        with seeded(run.seed, device), torch.no_grad():
+            model = recipe.make(data.shape, data.classes).to(device)
+            run.task.loss(model, part, torch.rand(part.pixels.shape, device=device))
     except ValueError as error:
         hint = " --conditional goes with --model i-resnet-classes." if run.conditional else ""
         raise UsageError(f"{recipe.title} on {data.name}: {error}{hint}") from error

@@ -34,7 +34,7 @@ def begin(run: Run, data: ImageSet, folder: Path, machine: Machine, resume: bool
         UsageError: Its model is unknown or refuses the images or the labels, the devices cannot
             share a batch, or there is another run, or one that is not to be resumed.
     """
-    try_out(run, data)  # before there is a folder
+    try_out(run, data, machine.place)  # before there is a folder
     shared_batch(run.recipe(), data, machine)
     if first_rank():
         with output_folder(folder):

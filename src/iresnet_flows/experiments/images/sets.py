@@ -50,6 +50,10 @@ class Images:
     def __getitem__(self, index: slice | Tensor) -> Images:
         return Images(self.pixels[index], self.labels[index])
 
+    def to(self, device: torch.device) -> Images:
+        """They on that device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
     @property
     def shape(self) -> Shape:
         """Channels, height and width."""

@@ -18,7 +18,7 @@ from iresnet_flows.experiments.images.recipes import suited
 from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import Images, ImageSet
 from iresnet_flows.experiments.images.training import Machine, Trained, train
-from iresnet_flows.experiments.machines import each_in_parallel
+from iresnet_flows.experiments.machines import each_in_parallel, torch_device
 from iresnet_flows.experiments.storage import claim_part, read_json, reading, write_json
 from iresnet_flows.experiments.studies import Settings
 
@@ -104,7 +104,7 @@ def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None
     """
     shapes = {each.name: each for each in data}
     for spec in {(spec.run.model, spec.run.data): spec for spec in specs}.values():
-        try_out(spec.run, shapes[spec.run.data])
+        try_out(spec.run, shapes[spec.run.data], torch_device(spec.device))
     for spec in specs:
         claim_part(spec.folder, spec.run.record(), resume)
 
@@ -201,15 +201,9 @@ def carry_out(spec: Spec, data: ImageSet) -> Trained:
         Diverged: The loss is no longer a number.
     """
     run = spec.run
+    recipe = suited(run.recipe(), data.shape)
     return train(
-        *(
-            suited(run.recipe(), data.shape),
-            run.task,
-            data,
-            spec.folder,
-            run.budget(data),
-            run.seed,
-        ),
+        *(recipe, run.task, data, spec.folder, run.budget(data), run.seed),
         machine=Machine(spec.device),
         resume=True,
     )

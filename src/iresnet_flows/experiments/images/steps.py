@@ -15,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
 from iresnet_flows.experiments.images.recipes import Recipe
-from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import Task
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.ranks import one_batch
@@ -71,9 +70,9 @@ class Training(lightning.LightningModule):
 
     def training_step(self, batch: Any, _: int) -> Tensor:
         images, noise = self.batches.at(self.steps, self.global_rank, self.trainer.world_size)
-        here = Images(images.pixels.to(self.device), images.labels.to(self.device))
         with seeded(stream(self.seed, MODEL, self.steps), self.device), one_batch():
-            losses = self.task.loss(self.model, here, noise.to(self.device))
+            here = images.to(self.device), noise.to(self.device)
+            losses = self.task.loss(self.model, *here)
         values = over_ranks(torch.stack([value.detach().float() for value in losses.values()]))
         self.losses = dict(zip(losses, values.tolist(), strict=True))
         if not math.isfinite(self.losses["loss"]):

@@ -46,7 +46,7 @@ from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
-from iresnet_flows.experiments.machines import postponed_interrupt, stopwatch
+from iresnet_flows.experiments.machines import postponed_interrupt, stopwatch, torch_device
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
@@ -99,13 +99,20 @@ class Machine:
         """The processes of a training."""
         return self.devices * self.nodes
 
+    @property
+    def place(self) -> torch.device:
+        """The device of this process."""
+        found = torch_device(self.device)
+        return torch.device("cuda", rank() % self.devices) if found.type == "cuda" else found
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
     """What a training came to.
 
     Arguments:
-        model: In eval mode, with the weights that are to be measured.
+        model: In eval mode, with the weights that are to be measured, on the device that they
+            were trained on.
         steps: The optimiser steps taken.
         seconds: The time they took.
         parameters: The trainable numbers.
@@ -117,9 +124,14 @@ class Trained:
     parameters: int
 
 
+def rank() -> int:
+    """The number of this process among all of the training, also before Lightning has begun."""
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
 def first_rank() -> bool:
-    """Whether this process is the one that writes, also before Lightning has begun."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
+    """Whether this process is the one that writes."""
+    return rank() == 0
 
 
 def epochs(count: int, recipe: Recipe, data: ImageSet) -> Budget:
@@ -187,7 +199,8 @@ def train(
     if first_rank():
         write(folder / WEIGHTS, lambda part: torch.save(model.state_dict(), part))
     parameters = sum(p.numel() for p in training.model.parameters() if p.requires_grad)
-    return Trained(model, training.steps, training.seconds, parameters)
+    # Lightning has taken it back to the CPU.
+    return Trained(model.to(machine.place), training.steps, training.seconds, parameters)
 
 
 def shared_batch(recipe: Recipe, data: ImageSet, machine: Machine) -> int:

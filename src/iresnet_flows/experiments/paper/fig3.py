@@ -18,6 +18,7 @@ from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.specs import Spec, ready
 from iresnet_flows.experiments.images.tasks import scaled
+from iresnet_flows.experiments.machines import torch_device
 from iresnet_flows.experiments.markdown import markdown_table
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, chosen
@@ -89,14 +90,15 @@ def study(settings: Settings) -> None:
 @torch.no_grad()
 def restored(spec: Spec, outcome: Outcome, images: Tensor) -> Restoration:
     """The images and their errors after each number of steps."""
-    model = cast("InvertibleClassifier", load_run(spec.folder)[1])
+    model = cast("InvertibleClassifier", load_run(spec.folder, spec.device)[1])
+    images = images.to(torch_device(spec.device))
     features = model.encode(images)
     decoded = [iterated(model, steps).decode(features) for steps in STEPS]
     errors = [(each - images).abs() for each in decoded]
     return Restoration(
         spec.run.recipe().title,
         outcome,
-        decoded[-1],
+        decoded[-1].cpu(),
         tuple(float(e.max()) for e in errors),
         tuple(float(e.mean()) for e in errors),
     )

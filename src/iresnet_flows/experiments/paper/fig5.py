@@ -45,7 +45,7 @@ def study(settings: Settings) -> None:
     found: list[dict[str, Any]] = []
     for spec, outcome in zip(specs, outcomes, strict=True):
         recipe = spec.run.recipe()
-        run, model = load_run(spec.folder)
+        run, model = load_run(spec.folder, spec.device)
         for temperature in TEMPERATURES:
             drawn = draw(run, model, COUNT, temperature, None, seed)
             panels[f"{recipe.title}, temperature {temperature:g}"] = drawn
