@@ -1,11 +1,16 @@
 """The recipes of i-ResNet densities."""
 
+import math
+
 import pytest
 import torch
 
+pytest.importorskip("nflows")
+
 from iresnet_flows import InvertibleResidualBlock, LipschitzConvNet, LipschitzMLP
-from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images.densities import DENSITIES
+from iresnet_flows.experiments.images.rivals import RIVALS
+from iresnet_flows.layers import Squeeze
 
 EACH = pytest.mark.parametrize(
     ("scale", "name"), [(scale, name) for scale in DENSITIES for name in DENSITIES[scale]]
@@ -69,9 +74,41 @@ def test_residual_flow_ends_with_connected_blocks_and_lets_go_of_nothing():
     assert [b.hidden_features for b in branches(model, LipschitzMLP)] == [(128, 128)] * 4
 
 
-@EACH
-@pytest.mark.parametrize("shape", [(1, 30, 28), (3, 32, 33), (1, 2, 2)])
-def test_images_that_cannot_be_halved_are_refused_with_what_is_allowed(scale, name, shape):
-    advice = f"multiples of 4, got {shape[1]} x {shape[2]}: crop or pad them"
-    with pytest.raises(UsageError, match=f"{name} .*{advice}"):
-        DENSITIES[scale][name].make(shape, 10)
+COUNTS = {
+    ("quick", "i-resnet"): [(8, 8), (16,), (16,)],
+    ("paper", "i-resnet"): [(48, 48), (96,), (96,)],
+    ("paper", "residual-flow"): [(48,), (48,), (48,)],
+}
+
+
+@pytest.mark.parametrize(("scale", "name"), COUNTS)
+def test_scales_are_fewer_where_sides_cannot_be_halved(scale, name):
+    shapes = [(1, 4, 12), (1, 6, 10), (1, 5, 7)]
+    models = [DENSITIES[scale][name].make(shape, 10) for shape in shapes]
+    found = [
+        tuple(len(branches(level, LipschitzConvNet)) for level in model.scales) for model in models
+    ]
+    assert found == COUNTS[scale, name]
+    squeezes = [sum(isinstance(m, Squeeze) for m in model.modules()) for model in models]
+    assert squeezes == [2, 1, 0]
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (1, 6, 10), (2, 50, 50), (1, 2, 2)], ids=str)
+@pytest.mark.parametrize("name", DENSITIES["quick"])
+def test_images_of_any_size_are_scored_and_restored(name, shape):
+    torch.manual_seed(0)
+    model = DENSITIES["quick"][name].make(shape, 3)
+    x = 0.05 + 0.9 * torch.rand(4, *shape)
+    assert model.log_prob(x).isfinite().all()
+    density = getattr(model, "density", model).eval()
+    with torch.no_grad():
+        z, _ = density.encode(x)
+        assert z.shape == (4, math.prod(shape))
+        torch.testing.assert_close(density.decode(z), x, atol=1e-4, rtol=0)
+
+
+def test_the_paper_has_what_is_there_in_small():
+    for table in (DENSITIES, RIVALS):
+        assert table["quick"].keys() <= table["paper"].keys()
+    for name, recipe in DENSITIES["paper"].items():
+        assert recipe.average == 0.999, name

@@ -157,11 +157,26 @@ def test_small_recipes_classify_both_kinds_of_images(name, shape):
             torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 7), (1, 6, 10), (2, 50, 50)], ids=str)
+@pytest.mark.parametrize("name", ["i-resnet", "vanilla"])
+def test_images_of_any_size_are_classified_and_restored(name, shape):
+    model = CLASSIFIERS["quick"][name].make(shape, 3)
+    x = torch.rand(4, *shape)
+    model(x)
+    with torch.no_grad():
+        features = model.eval().encode(x)
+        if name == "i-resnet":
+            torch.testing.assert_close(model.decode(features), x, rtol=0, atol=1e-4)
+    halved = features.shape[2:]
+    assert halved == {5: (5, 7), 6: (3, 5), 50: (25, 25)}[shape[1]]
+
+
 def test_paper_has_its_schedule_and_sizes():
     assert CLASSIFIERS["paper"].keys() == CLASSIFIERS["quick"].keys()
     rates = [steps(epoch / 200) for epoch in (0, 59, 60, 119, 120, 160, 200)]
     assert rates == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.008, 0.008])
     assert PAPER.layout((3, 32, 32)) == Layout((18, 18, 18), (False, True, True), padding=13)
+    assert PAPER.layout((2, 50, 50)).squeezes == (False, True, False)
     assert PAPER.layout((1, 28, 28)) == Layout((7, 7, 7), (False, True, True), padding=15)
 
 

@@ -24,7 +24,7 @@ from iresnet_flows.bridge import to_nflows
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.extras import optional
 from iresnet_flows.experiments.images.hosted import Flatten, HostedDensity
-from iresnet_flows.experiments.images.recipes import Shape
+from iresnet_flows.experiments.images.recipes import Shape, halvings
 from iresnet_flows.ffjord import FFJORD
 from iresnet_flows.layers import ActNorm
 
@@ -133,10 +133,7 @@ def multiscale(
     Raises:
         UsageError: Height or width is odd.
     """
-    _, height, width = shape
-    levels = 0
-    while levels < most and not height % 2 and not width % 2:
-        height, width, levels = height // 2, width // 2, levels + 1
+    levels = halvings(shape, most)
     if not levels:
         raise UsageError(
             f"coupling layers need images of even height and width, got {shape[1]} x {shape[2]}: "

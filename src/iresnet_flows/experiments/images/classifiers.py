@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, Adamax, AdamW
 
 from iresnet_flows.experiments.images.glows import glow_classifier
-from iresnet_flows.experiments.images.recipes import Recipe, Shape
+from iresnet_flows.experiments.images.recipes import Recipe, Shape, halvings
 from iresnet_flows.models import (
     Layout,
     PreActivationResNet,
@@ -58,18 +58,20 @@ class Size:
     resnet: tuple[int, int, int]
 
 
-def quick_layout(_: Shape) -> Layout:
-    return Layout((1, 3), (True, True), padding=1)
+def quick_layout(shape: Shape) -> Layout:
+    times = halvings(shape, 2)
+    return Layout((1, 3), (times > 0, times > 1), padding=1)
 
 
 def paper_layout(shape: Shape) -> Layout:
     """Sixteen channels at first; 21 blocks of grey images and 54 of others, as in section 5.1."""
-    count = 7 if shape[0] == 1 else 18
-    return Layout((count,) * 3, (False, True, True), padding=max(0, 16 - shape[0]))
+    count, times = 7 if shape[0] == 1 else 18, halvings(shape, 2)
+    return Layout((count,) * 3, (False, times > 0, times > 1), padding=max(0, 16 - shape[0]))
 
 
 QUICK = Size(
-    "squeezes to half and a quarter of the size, 1 and 3 blocks there of 16 hidden channels",
+    "squeezes to half and a quarter of the size where the sides allow, 1 and 3 blocks there of 16 "
+    "hidden channels",
     quick_layout,
     (16, 16),
     (Layout((2, 4), (True, True), padding=1), 1),
@@ -78,7 +80,7 @@ QUICK = Size(
 )
 PAPER = Size(
     "16 channels, then 3 stages of 7 blocks (grey images) or 18 (others), of 32, 64 and 128 "
-    "hidden channels, squeezes between",
+    "hidden channels, squeezes between where the sides allow",
     paper_layout,
     (32, 64, 128),
     (Layout((18, 18, 18), (False, True, True), padding=13), 4),

@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Density", "Recipe", "Shape", "cosine", "quick_recipe", "suited"]
+__all__ = ["Density", "Recipe", "Shape", "cosine", "halvings", "quick_recipe", "suited"]
 
 Shape = tuple[int, int, int]
 """Channels, height and width."""
@@ -36,6 +36,12 @@ class Density(Protocol):
 def cosine(spent: float) -> float:
     """The factor of the learning rate after that share of the budget."""
     return (1 + math.cos(math.pi * spent)) / 2
+
+
+def halvings(shape: Shape, most: int) -> int:
+    """How many times height and width can both be halved, up to the most."""
+    both = math.gcd(*shape[1:])
+    return max(times for times in range(most + 1) if both % 2**times == 0)
 
 
 @dataclass(frozen=True)
