@@ -333,6 +333,24 @@ def test_missing_set_is_fetched_where_torchvision_is_installed(tmp_path, monkeyp
     assert torch.equal(data.train.pixels, again.train.pixels)
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("mnist", "train-images-idx3-ubyte.gz"),
+        ("cifar10", "cifar-10-batches-bin/test_batch.bin"),
+        ("cifar10", "data_batch_3.bin"),
+    ],
+)
+def test_files_of_the_users_are_not_overwritten_by_fetched_ones(tmp_path, monkeypatch, name, own):
+    monkeypatch.setitem(sys.modules, "torchvision", source())
+    path = tmp_path / name / own
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    refuses(lambda: load_images(name, tmp_path), "put the files there")
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    assert path.read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("error", [OSError("no network"), RuntimeError("not the file")])
 def test_set_that_cannot_be_fetched_is_missing(tmp_path, monkeypatch, error):
     monkeypatch.setitem(sys.modules, "torchvision", source(error))

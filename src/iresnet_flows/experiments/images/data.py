@@ -67,7 +67,7 @@ def load_images(name_or_folder: str | Path, data_dir: Path | None = None) -> Ima
     known = BUILT_IN[name]
     folder = data_folder(data_dir) / name
     found = place(folder, known)
-    if found is None and download(name, folder / known.within):
+    if found is None and untouched(folder, known) and download(name, folder / known.within):
         found = place(folder, known)
     if found is None:
         raise DataError(
@@ -92,10 +92,19 @@ def from_folder(name: str) -> ImageSet:
 
 def place(folder: Path, known: BuiltIn) -> Path | None:
     """Where all files of a built-in set are: in its inner folder or right in its own."""
-    for here in (folder / known.within, folder):
+    for here in places(folder, known):
         if not missing(here, known.files):
             return here
     return None
+
+
+def untouched(folder: Path, known: BuiltIn) -> bool:
+    """Whether a set has none of its files there, so that fetching it overwrites nobody's."""
+    return all(missing(here, known.files) == [*known.files] for here in places(folder, known))
+
+
+def places(folder: Path, known: BuiltIn) -> tuple[Path, Path]:
+    return folder / known.within, folder
 
 
 def missing(folder: Path, files: Sequence[str]) -> list[str]:
