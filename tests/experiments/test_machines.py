@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.machines import each_in_parallel, workers
+from iresnet_flows.experiments.machines import each_in_parallel, torch_device, workers
 
 LONG = 600.0
 SIZE = 2**20
@@ -21,6 +21,26 @@ SIZE = 2**20
 
 def each(items, perform):
     return list(each_in_parallel(items, 2, Console(quiet=True), "test", perform))
+
+
+@pytest.fixture
+def mac(monkeypatch):
+    """A machine whose only GPU torch calls MPS."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("mac")
+def test_a_mac_computes_on_its_cpu():
+    pytest.importorskip("typer")
+    from iresnet_flows.experiments.commands.app import check_device
+
+    check_device("auto")
+    assert torch_device("auto") == torch.device("cpu")
+    with pytest.raises(UsageError, match=r"mps.*float64.*--device cpu"):
+        check_device("mps")
+    with pytest.raises(UsageError, match="no such device here"):
+        check_device("gpu")
 
 
 def test_results_come_in_the_order_of_the_items():

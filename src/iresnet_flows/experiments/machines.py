@@ -84,16 +84,16 @@ def stopwatch(device: str) -> Callable[[], float]:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device that `--device` names; ``gpu`` and ``auto`` are what torch finds.
+    """The device that `--device` names; ``auto`` is a GPU if torch finds one.
+
+    A GPU is one of CUDA. MPS has no float64, in which the bounds are.
 
     >>> torch_device("cpu")
     device(type='cpu')
     """
-    if name not in ("gpu", "auto"):
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device("cuda" if name == "gpu" else name)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def seeded(seed: int = 0, device: torch.device = CPU) -> Iterator[None]:
     """Draws within are those of the seed, and the generators of the caller stay as they were.
 
     They are torch's on the CPU and on the device, Python's, and NumPy's global one, from which
-    some libraries draw. (What torch draws on MPS is seeded and not restored.)
+    some libraries draw.
 
     Arguments:
         seed: Any number from 0 on.
@@ -31,8 +31,6 @@ def seeded(seed: int = 0, device: torch.device = CPU) -> Iterator[None]:
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        elif device.type == "mps":
-            torch.mps.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:

@@ -219,9 +219,13 @@ def test_killed_training_leaves_a_whole_checkpoint_that_goes_on_to_the_bit(tmp_p
 
 
 def test_a_model_is_measured_where_it_was_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "torch_device", lambda name: torch.device("meta"))
-    model = train(DENSITY, Likelihood(), image_set(), tmp_path, Budget(steps=1)).model
-    assert {value.device.type for value in model.state_dict().values()} == {"meta"}
+    where = {"it is": "cpu"}
+    monkeypatch.setattr(training, "torch_device", lambda name: torch.device(where["it is"]))
+    trained = train(
+        *(DENSITY, Likelihood(), image_set(), tmp_path, Budget(steps=1)),
+        progress=lambda spent, loss: where.update({"it is": "meta"}),
+    )
+    assert {value.device.type for value in trained.model.state_dict().values()} == {"meta"}
     kept = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert {value.device.type for value in kept.values()} == {"cpu"}
 
@@ -414,15 +418,27 @@ def test_events_are_written_where_tensorboard_is_installed(tmp_path):
 BAD = {
     "precision": ({"precision": "8"}, "32, bf16, 16"),
     "half precision on the CPU": ({"precision": "16"}, "use bf16 or 32"),
+    "half precision where there is no GPU": ({"device": "auto", "precision": "16"}, "bf16 or 32"),
     "devices": ({"devices": 0}, "at least 1"),
     "nodes": ({"nodes": -1}, "at least 1"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "advice"), BAD.values(), ids=BAD)
-def test_impossible_machine_is_refused_with_advice(arguments, advice):
+def test_impossible_machine_is_refused_with_advice(arguments, advice, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match=advice):
         Machine(**arguments)
+
+
+def test_as_many_processes_as_devices_are_asked_of_torchrun(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert Machine(devices=2, nodes=2).ranks == 4
+    for devices in (1, 2):
+        said = f"torchrun started 4 processes, and --devices times --nodes is {devices}: make"
+        with pytest.raises(UsageError, match=said):
+            Machine(devices=devices)
 
 
 def test_batch_that_devices_cannot_share_is_refused(tmp_path):

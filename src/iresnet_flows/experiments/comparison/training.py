@@ -18,7 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.data.datasets import Dataset
-from iresnet_flows.experiments.machines import stopwatch
+from iresnet_flows.experiments.machines import stopwatch, torch_device
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
@@ -231,7 +231,7 @@ def fit(training: Training, folder: Path, device: str, progress: Progress) -> No
 
     train_module(
         *(training, batches, Clock(folder, stopwatch(device), progress), folder / CHECKPOINT),
-        accelerator=device,
+        accelerator=torch_device(device).type,
         devices=1,
         gradient_clip_val=CLIP,
     )

@@ -55,7 +55,8 @@ __all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
 
 WEIGHTS = "weights.pt"
 CHECKPOINT_SECONDS = 60.0
-STARTERS = {"TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "NODE_RANK"}  # what they set
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # what it sets
+STARTERS = {TORCHRUN, "SLURM_JOB_ID", "NODE_RANK"}
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -64,7 +65,7 @@ class Machine:
     """What a training runs on.
 
     Arguments:
-        device: ``cpu``, ``gpu``, ``cuda``, ``mps`` or ``auto``.
+        device: ``cpu``, ``gpu``, ``cuda`` or ``auto``.
         devices: How many of them each node has.
         nodes: The number of nodes, which `torchrun` or SLURM start.
         precision: ``32``, or ``bf16`` or ``16`` for mixed precision, with weights in float32.
@@ -83,7 +84,7 @@ class Machine:
             raise UsageError(
                 f"--precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}."
             )
-        if self.precision == "16" and self.device == "cpu":
+        if self.precision == "16" and self.place.type == "cpu":
             raise UsageError("--precision 16 needs a GPU: use bf16 or 32 on the CPU.")
         for name in ("devices", "nodes"):
             if getattr(self, name) < 1:
@@ -92,6 +93,12 @@ class Machine:
             raise UsageError(
                 f"--nodes {self.nodes} waits for processes that torchrun or srun starts on each "
                 "node: start the command with one of them."
+            )
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if TORCHRUN in os.environ and started != self.ranks:
+            raise UsageError(
+                f"torchrun started {started} processes, and --devices times --nodes is "
+                f"{self.ranks}: make them equal."
             )
 
     @property
@@ -191,7 +198,7 @@ def train(
     batches = Batches(data.train, size, seed, recipe.shift, recipe.flip)
     training = Training(build(recipe, data, seed), recipe, task, batches, budget, seed).train()
     seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
-    now = stopwatch(machine.device)
+    now = stopwatch(machine.place.type)
     clock = Clock(folder, now, progress, seconds, checkpoint_steps)
     run(training, clock, machine, folder / CHECKPOINT if resume else None)
 
@@ -225,12 +232,12 @@ def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | N
     with nullcontext() if many else postponed_interrupt(clock.interrupt):
         train_module(
             *(training, Endless(), clock, checkpoint),
-            accelerator=machine.device,
+            accelerator=machine.place.type,
             devices=machine.devices,
             num_nodes=machine.nodes,
             strategy="ddp" if many else "auto",
             precision=PRECISIONS[machine.precision],
-            sync_batchnorm=many and machine.device not in ("cpu", "mps"),
+            sync_batchnorm=many and machine.place.type == "cuda",
             max_steps=training.budget.steps or -1,
             gradient_clip_val=training.recipe.clip,
         )
