@@ -35,6 +35,7 @@ class Settings:
         resume: Go on with what is in it.
         jobs: Trainings at a time, of one thread each.
         command: The command line, for the record.
+        data: The name of its images; None for those of the study's scale.
 
     Raises:
         UsageError: The scale is unknown.
@@ -49,6 +50,7 @@ class Settings:
     resume: bool
     jobs: int
     command: str
+    data: str | None = None
 
     def __post_init__(self) -> None:
         check_scale(self.scale)

@@ -413,6 +413,7 @@ BAD_STUDY = {
     "unknown study": (["table5"], "did you mean 'table4'"),
     "scale": (["table2", "--scale", "large"], "quick, paper"),
     "targets": (["table2", "--targets", "two_moons"], "belongs to posteriors"),
+    "data": (["table2", "--data", "mnist"], "belongs to table4 and fig5"),
     "jobs": (["table2", "--jobs", 0], "at least 1"),
     "minutes": (["table2", "--minutes", 0], "positive"),
 }

@@ -218,6 +218,17 @@ def test_verdict_tells_the_gap_and_bounds_above_their_claim():
     assert classifier_tables.cells(twin)[6] == ""
 
 
+def test_an_inverse_that_is_not_finite_is_guaranteed_in_exact_arithmetic_alone():
+    record = {"title": "Glow", "model": "glow-affine", "paper": None, "paper_verified": False}
+    for error, said in (
+        (None, ("yes, in exact arithmetic", "not finite")),
+        (1e-6, ("yes", "1.0e-06")),
+    ):
+        of_glow = replace(outcome("glow-affine", 0, 0.1), decodes=True, pixel_error=error)
+        row = {**record, **summary([of_glow])}
+        assert tuple(classifier_tables.cells(row)[5:7]) == said
+
+
 @pytest.mark.parametrize(
     ("seeds", "scale", "model", "wanted"),
     [

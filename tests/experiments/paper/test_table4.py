@@ -15,6 +15,7 @@ from commands import command
 from image_cases import DENSITY, images
 
 from iresnet_flows.experiments.images import likelihoods, specs
+from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.densities import DENSITIES
 from iresnet_flows.experiments.images.rivals import RIVALS
 from iresnet_flows.experiments.paper import fig5, table4
@@ -29,8 +30,14 @@ def _small(monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    folder = tmp_path / "data" / "mnist"
+    """Few images as MNIST and as CIFAR-10."""
+    folder, cifar = tmp_path / "data" / "mnist", tmp_path / "data" / "cifar10"
     folder.mkdir(parents=True)
+    cifar.mkdir()
+    for seed, name in enumerate((*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")):
+        part = images(10, (3, 32, 32), classes=10, seed=seed)
+        records = torch.cat((part.labels[:, None].to(torch.uint8), part.pixels.flatten(1)), 1)
+        (cifar / f"{name}.bin").write_bytes(records.numpy().tobytes())
     for name, count in (("train", 60), ("t10k", 40)):
         part = images(count, (1, 8, 8), seed=count)
         for kind, array in (("images-idx3", part.pixels[:, 0]), ("labels-idx1", part.labels)):
@@ -85,6 +92,30 @@ def test_fig5_trains_what_is_missing(run):
     assert json.loads((out / "fig5.json").read_text())["rows"][0]["steps"] > 0
 
 
+def test_densities_of_cifar10_are_made_in_small_too(run, monkeypatch, capsys):
+    read = []
+
+    def load(name, folder):
+        read.append(name)
+        return load_images(name, folder)
+
+    monkeypatch.setattr(fig5, "load_images", load)
+    out = run("table4", "i-resnet", "--data", "cifar10")
+    (row,) = json.loads((out / "table4.json").read_text())["rows"]
+    assert (row["data"], row["paper"]) == ("cifar10", 3.45)
+    capsys.readouterr()
+
+    run("fig5", "i-resnet", "--data", "cifar10")
+    record = json.loads((out / "fig5.json").read_text())
+    (found,) = record["rows"]
+    assert read == ["cifar10"]
+    assert "fig5 --models i-resnet" in record["command"]
+    assert (found["data"], found["train_images"], found["test_images"]) == ("cifar10", 50, 10)
+    assert found["bits"] == row["bits"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Tiny: {found['steps']} steps on 50 images of cifar10, weights averaged" in said
+
+
 def test_models_are_tried_out_and_read_where_they_are_trained(run, monkeypatch):
     tried, read = [], []
     load = fig5.load_run
@@ -121,8 +152,10 @@ def test_seeds_give_a_standard_error():
     assert row["step_ms"] == pytest.approx(200.0)
 
 
-def test_unknown_model_is_refused_in_one_line(data, monkeypatch, capsys):
+def test_unknown_names_are_refused_in_one_line(data, monkeypatch, capsys):
     options = ("--data-dir", data, "--out", data.parent / "out")
+    assert command(monkeypatch, "reproduce", "fig5", "--data", "cifar100", *options) == 2
+    assert "unknown data 'cifar100'" in capsys.readouterr().err
     assert command(monkeypatch, "reproduce", "table4", "--models", "glov", *options) == 2
     said = capsys.readouterr().err
     assert "unknown model 'glov': did you mean 'glow'? Known: i-resnet, nice" in " ".join(

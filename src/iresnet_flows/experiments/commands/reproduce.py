@@ -24,6 +24,8 @@ from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["reproduce"]
 
+ON_DATA = ("table4", "fig5")
+
 
 @app.command()
 def reproduce(
@@ -39,6 +41,10 @@ def reproduce(
     minutes: Annotated[
         float | None,
         typer.Option(help="The time of each training, but sbi's own. Default: that of the scale."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Of table4 and fig5: mnist or cifar10. Default: that of the scale."),
     ] = None,
     seed: Annotated[
         list[int] | None, typer.Option(help="Repeat for several. Default: those of the scale.")
@@ -59,6 +65,8 @@ def reproduce(
     check_seeds(seed or [])
     names = tuple(models.split(",")) if models is not None else None
     seeds = tuple(dict.fromkeys(seed)) if seed else None
+    if data is not None and what not in ON_DATA:
+        raise UsageError(f"--data belongs to {' and '.join(ON_DATA)}: leave it out.")
     if what == "posteriors":
         chosen = targets.split(",") if targets is not None else None
         posteriors(
@@ -72,7 +80,8 @@ def reproduce(
         if value is not None:
             raise UsageError(f"{option} belongs to posteriors: leave it out.")
     settings = Settings(
-        *(scale, minutes, names, seeds, data_dir, out, resume, jobs or cores(), command_line())
+        *(scale, minutes, names, seeds, data_dir, out, resume, jobs or cores(), command_line()),
+        data=data,
     )
     with output_folder(out), interruptible(out, terminal()):
         run(settings)

@@ -11,11 +11,10 @@ from typing import Any
 from torch import nn
 
 from iresnet_flows.experiments.images.clocks import LOG
-from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.evaluation import bits_per_dim
 from iresnet_flows.experiments.images.sets import Images, ImageSet
 from iresnet_flows.experiments.images.specs import Spec, kept
-from iresnet_flows.experiments.studies import Settings
+from iresnet_flows.experiments.studies import Settings, chosen
 
 __all__ = ["MINUTES", "Outcome", "data_of", "perform", "planned"]
 
@@ -58,13 +57,15 @@ class Outcome:
     curve: list[list[float]] = field(default_factory=list)
 
 
-def data_of(scale: str, data_dir: Path | None) -> list[ImageSet]:
-    """The images of a scale.
+def data_of(settings: Settings) -> tuple[str, ...]:
+    """The names of the images of a study, those that are asked for or those of its scale.
 
     Raises:
-        DataError: They are missing or cannot be used.
+        UsageError: Others are asked for.
     """
-    return [load_images(name, data_dir) for name in DATA[scale]]
+    if settings.data is None:
+        return DATA[settings.scale]
+    return chosen("data", (settings.data,), DATA["paper"])
 
 
 def planned(settings: Settings, data: ImageSet, model: str, seed: int) -> Spec:

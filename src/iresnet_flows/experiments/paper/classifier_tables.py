@@ -187,15 +187,16 @@ def cells(row: dict[str, Any]) -> list[str]:
     lost = f" ({len(row['failed'])} failed)" if row["failed"] else ""
     paper = "" if row["paper"] is None else f"{row['paper']:.2f}"
     doubt = "" if row["paper"] is None or row["paper_verified"] else " (unverified)"
-    pixels = number(row["pixel_error"], ".1e") or "not finite"
+    pixels = number(row["pixel_error"], ".1e")
+    inverse = "yes" if pixels or not row["decodes"] else "yes, in exact arithmetic"
     return [
         row["title"],
         (number(row["wrong"], ".2%").rstrip("%") or "failed") + lost,
         number(row["seed_error"], ".2%").rstrip("%"),
         number(row["image_error"], ".2%").rstrip("%"),
         paper + doubt,
-        "yes" if row["guaranteed"] else "no",
-        pixels if row["decodes"] else "",
+        inverse if row["guaranteed"] else "no",
+        (pixels or "not finite") if row["decodes"] else "",
         number(row["bound"], ".4g"),
         number(row["claim"], ".4g"),
         number(row["parameters"], ","),

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from iresnet_flows.experiments.drawing import save
+from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.likelihoods import Outcome, data_of, perform, planned
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.scores import draw, grid
@@ -32,11 +33,11 @@ def study(settings: Settings) -> None:
 
     Raises:
         DataError: The images are missing or cannot be used.
-        UsageError: A model is unknown, or a training failed.
+        UsageError: A model or the data are unknown, or a training failed.
     """
     models = chosen("model", settings.models or ("i-resnet",), MODELS)
     seed = settings.seed("fig5")
-    data = data_of(settings.scale, settings.data_dir)[-1]
+    data = load_images(data_of(settings)[-1], settings.data_dir)
     specs = [planned(settings, data, model, seed) for model in models]
     console = terminal()
     outcomes = ready(specs, data, settings, console, "densities", perform)
@@ -60,6 +61,8 @@ def study(settings: Settings) -> None:
         "rows": found,
     }
     write_json(settings.out / "fig5.json", record)
+    for each in found:
+        console.print(sentence(each))
     say_place(console, "The figure is at", settings.out / "fig5.png")
 
 
@@ -70,12 +73,24 @@ def row(outcome: Outcome, title: str, average: float | None) -> dict[str, Any]:
         "model": outcome.model,
         "title": title,
         "seed": outcome.seed,
+        "train_images": outcome.train_images,
+        "test_images": outcome.test_images,
         "bits": outcome.bits,
         "bits_error": outcome.bits_error,
         "steps": outcome.steps,
         "seconds": outcome.seconds,
         "average": average,
     }
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """What the samples of a model are worth."""
+    average = row["average"]
+    weights = "as they are" if average is None else f"averaged with a decay of {average:g}"
+    return (
+        f"{row['title']}: {row['steps']} steps on {row['train_images']} images of {row['data']}, "
+        f"weights {weights}; {row['bits']:.3f} bits/dim on {row['test_images']} test images."
+    )
 
 
 def picture(panels: dict[str, Tensor]) -> Figure:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from iresnet_flows.experiments.averages import mean, standard_error
 from iresnet_flows.experiments.drawing import COLOURS, save
 from iresnet_flows.experiments.images.catalogue import density
+from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.likelihoods import (
     MINUTES,
     Outcome,
@@ -72,10 +73,10 @@ def study(settings: Settings) -> None:
 
     Raises:
         DataError: The images are missing or cannot be used.
-        UsageError: A model is unknown, or there is another study to resume.
+        UsageError: A model or the data are unknown, or there is another study to resume.
     """
     models = chosen("model", settings.models, MODELS)
-    data = data_of(settings.scale, settings.data_dir)
+    data = [load_images(name, settings.data_dir) for name in data_of(settings)]
     specs = [
         planned(settings, each, model, seed)
         for each in data
