@@ -18,7 +18,7 @@ pytest.importorskip("nflows")
 pytest.importorskip("typer")
 
 from commands import command
-from image_cases import CLASSIFIER, DENSITY, write_folder
+from image_cases import CLASSIFIER, DENSITY, TinyDensity, write_folder
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images import catalogue, evaluation, steps, training
@@ -76,6 +76,16 @@ def test_density_is_fitted_sampled_and_scored(data, tmp_path, monkeypatch, capsy
     assert drawn.shape == (5, 1, 4, 4)
     assert drawn.dtype == np.uint8
     assert (drawn == np.load(tmp_path / "other.npy")).all()
+
+
+def test_a_picture_of_two_channels_is_refused_before_it_is_drawn(tmp_path, monkeypatch, capsys):
+    data, run = write_folder(tmp_path / "mine", shape=(2, 4, 4)), tmp_path / "run"
+    assert not command(monkeypatch, "fit", data, "--steps", 1, "--out", run)
+    with monkeypatch.context() as patch:
+        patch.setattr(TinyDensity, "sample", None)
+        assert command(patch, "sample", run) == 2
+    assert "one channel or three, and the images have 2: give an --out" in capsys.readouterr().err
+    assert not command(monkeypatch, "sample", run, "--out", tmp_path / "samples.npy")
 
 
 def test_classifier_is_trained_and_scored(data, tmp_path, monkeypatch, capsys):

@@ -220,10 +220,8 @@ def test_verdict_tells_the_gap_and_bounds_above_their_claim():
 
 def test_an_inverse_that_is_not_finite_is_guaranteed_in_exact_arithmetic_alone():
     record = {"title": "Glow", "model": "glow-affine", "paper": None, "paper_verified": False}
-    for error, said in (
-        (None, ("yes, in exact arithmetic", "not finite")),
-        (1e-6, ("yes", "1.0e-06")),
-    ):
+    lost, found = ("yes, in exact arithmetic", "not finite"), ("yes", "1.0e-06")
+    for error, said in ((None, lost), (1e-6, found)):
         of_glow = replace(outcome("glow-affine", 0, 0.1), decodes=True, pixel_error=error)
         row = {**record, **summary([of_glow])}
         assert tuple(classifier_tables.cells(row)[5:7]) == said

@@ -47,12 +47,14 @@ def sample(
         PICTURES,
         draw,
         keep_pictures,
+        require_drawable,
         require_suffix,
     )
 
     path = out or run / "samples.png"
     require_suffix(path, PICTURES)
     made, model = load_run(run, device)
+    require_drawable(path, made.shape[0])
     with output_folder(path.parent):
         keep_pictures(path, draw(made, model, count, temperature, label, seed))
     say_place(terminal(), "The samples are in", path)

@@ -33,6 +33,7 @@ __all__ = [
     "draw",
     "keep_pictures",
     "keep_scores",
+    "require_drawable",
     "require_suffix",
     "score",
 ]
@@ -146,6 +147,19 @@ def require_label(run: Run, label: int) -> None:
         raise UsageError(f"--label must be 0 to {run.classes - 1}, got {label}.")
 
 
+def require_drawable(path: Path, channels: int) -> None:
+    """Refuse a picture of images of so many channels, before the work that it is for.
+
+    Raises:
+        UsageError: It has neither one channel nor three.
+    """
+    if path.suffix == ".png" and channels not in (1, 3):
+        raise UsageError(
+            f"a picture has one channel or three, and the images have {channels}: give an --out "
+            "that ends in .npy."
+        )
+
+
 def keep_pictures(path: Path, pixels: Tensor) -> None:
     """The images as `.npy`, uint8 (N, C, H, W), or as one `.png`, side by side in a square.
 
@@ -156,11 +170,7 @@ def keep_pictures(path: Path, pixels: Tensor) -> None:
     if path.suffix == ".npy":
         save_array(path, pixels.numpy())
         return
-    if pixels.shape[1] not in (1, 3):
-        raise UsageError(
-            f"a picture has one channel or three, and the images have {pixels.shape[1]}: "
-            "give an --out that ends in .npy."
-        )
+    require_drawable(path, pixels.shape[1])
     from matplotlib import image
 
     picture = grid(pixels).movedim(0, -1).expand(-1, -1, 3).numpy()
