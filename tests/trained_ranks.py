@@ -19,7 +19,7 @@ from iresnet_flows.experiments.images.tasks import Classification, Hybrid, Likel
 from iresnet_flows.experiments.images.training import Machine, train
 from iresnet_flows.experiments.upkeep import update_normflows
 from iresnet_flows.logdet.roulette import Tail
-from iresnet_flows.models import Layout
+from iresnet_flows.models import ImageBlocks, Layout, i_resnet_flow
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -41,6 +41,16 @@ def residual_blocks(shape, _classes):
     return residual(shape, 4, levels=1, depth=2)
 
 
+def i_resnet(shape, _classes):
+    return i_resnet_flow(shape, (1, 1), ImageBlocks((4, 4), memory="low"))
+
+
+def residual_flow(shape, _classes):
+    blocks = ImageBlocks((4, 4), activation="lipswish", memory="low")
+    ends = {"squeeze_first": False, "factor_out": False, "connected": (4, 4)}
+    return i_resnet_flow(shape, (1, 1), blocks, **ends)
+
+
 CASES = {
     **{
         name: (dataclasses.replace(DENSITY, make=partial(TinyDensity, log_det=log_det)), Hybrid())
@@ -51,6 +61,8 @@ CASES = {
         }.items()
     },
     "classifier": (CLASSIFIER, Classification()),
+    "i-resnet in low memory": density(i_resnet),
+    "residual flow": density(residual_flow),
 }
 if find_spec("normflows"):
     CASES |= {

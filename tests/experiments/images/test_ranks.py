@@ -15,7 +15,7 @@ pytest.importorskip("nflows")
 import trained_ranks
 from trained_ranks import CASES, trained
 
-DENSITIES = ("exact", "series", "roulette")
+DENSITIES = ("exact", "series", "roulette", "i-resnet in low memory", "residual flow")
 
 
 @pytest.fixture(scope="module")
