@@ -13,7 +13,10 @@ pytest.importorskip("lightning")
 pytest.importorskip("nflows")
 
 import trained_ranks
+from image_cases import write_folder
 from trained_ranks import CASES, trained
+
+from iresnet_flows.experiments.images.runs import load_run
 
 DENSITIES = ("exact", "series", "roulette", "i-resnet in low memory", "residual flow")
 
@@ -51,3 +54,16 @@ def test_ranks_draw_series_of_the_same_length(ranks):
     one, other = (found["lengths"] for found in ranks["roulette"])
     assert len(one) == trained_ranks.STEPS
     assert torch.equal(one, other)
+
+
+def test_fit_starts_a_second_process_by_itself(tmp_path):
+    pytest.importorskip("typer")
+    data, run = write_folder(tmp_path / "mine"), tmp_path / "run"
+    arguments = ("fit", str(data), "--devices", "2", "--steps", "3", "--out", str(run))
+    command = [sys.executable, "-m", "iresnet_flows", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not result.returncode, result.stderr
+    assert result.stdout.count("3 steps in") == 1  # the first of them speaks
+    lines = (run / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "1", "3"]
+    assert load_run(run)[0].model == "i-resnet"
