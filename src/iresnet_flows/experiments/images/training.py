@@ -84,7 +84,7 @@ class Machine:
             raise UsageError(
                 f"--precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}."
             )
-        if self.precision == "16" and self.place.type == "cpu":
+        if self.precision == "16" and torch_device(self.device).type == "cpu":
             raise UsageError("--precision 16 needs a GPU: use bf16 or 32 on the CPU.")
         for name in ("devices", "nodes"):
             if getattr(self, name) < 1:
