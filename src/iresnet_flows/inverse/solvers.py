@@ -104,8 +104,8 @@ class Newton(Solver):
     r"""Newton's method, :math:`x \leftarrow x + (I + J)^{-1} r`, with the safeguard of `Anderson`.
 
     A step costs an evaluation of g with its Jacobian, that is d products, and :math:`O(d^3)`;
-    few are needed. The gradient of an inverse takes one. For small d, and for any d where J is
-    diagonal, as that of `LipschitzElementwise`: a step then costs one product.
+    few are needed. The gradient of an inverse takes one. For any d where J is diagonal, as that of
+    `LipschitzElementwise`: a step then costs one product.
 
     The arguments, and what it raises, are those of `FixedPoint`.
 
