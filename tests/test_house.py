@@ -25,6 +25,8 @@ BELOW = {
 HOSTS = {"nflows", "pyro", "normflows", "zuko", "sbi", "ffjord", "bridge", "distributions"}
 ABOVE = {*BELOW, *HOSTS, "experiments", "cli"}
 
+RUN = ("cli.py", "__main__.py")
+
 each_module = pytest.mark.parametrize("name", MODULES)
 
 
@@ -68,3 +70,27 @@ def test_dependencies_point_down(folder):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("iresnet_flows."):
                 part = node.module.split(".")[1]
                 assert part in BELOW[folder] | {folder} or part not in ABOVE, f"{name}: {part}"
+
+
+@each_module
+def test_a_module_says_what_is_public(name):
+    """But for what is a docstring alone, and the module that is run."""
+    tree = parsed(name)
+    if name == "__main__.py" or len(tree.body) == 1:
+        return
+    targets = (
+        target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+    )
+    assert "__all__" in {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+@each_module
+def test_only_the_commands_import_experiments(name):
+    if name.startswith("experiments/") or name in RUN:
+        return
+    for node in ast.walk(parsed(name)):
+        if isinstance(node, ast.ImportFrom):
+            named = [node.module]
+        else:
+            named = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        assert not [each for each in named if each.startswith("iresnet_flows.experiments")]

@@ -41,7 +41,20 @@ class InverseNotConverged(RuntimeError):
 
 
 class InverseNotConvergedWarning(UserWarning):
-    """The same as `InverseNotConverged`, from a solver that was told to warn."""
+    """The same as `InverseNotConverged`, from a solver that was told to warn.
+
+    Example:
+        >>> import warnings
+        >>> import torch
+        >>> from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2))
+        >>> block.solver = FixedPoint(max_steps=1, on_failure="warn")
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     _ = block.invert(torch.randn(5, 2))
+        >>> print(caught[0].message)
+        The inverse stopped after 1 steps with 5 of 5 samples above tolerance ...
+    """
 
 
 class IntegrationFailed(RuntimeError):
@@ -49,13 +62,33 @@ class IntegrationFailed(RuntimeError):
 
 
 class SeriesNotConvergedWarning(UserWarning):
-    """A log-det series that was cut before its certified tail met the tolerance."""
+    """A log-det series that was cut before its certified tail met the tolerance.
+
+    Example:
+        >>> import warnings
+        >>> import torch
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP, PowerSeries
+        >>> short = PowerSeries(tolerance=1e-9, max_terms=2)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     _ = InvertibleResidualBlock(LipschitzMLP(2), short)(torch.randn(5, 2))
+        >>> print(caught[0].message)
+        The log-det series was cut after 2 terms with a certified tail of ...
+    """
 
 
 class BrokenLipschitzClaim(ValueError):
     """A module that is steeper than its author claimed; the message says where and by how much.
 
-    `ClaimedBranch` has an example.
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import ClaimedBranch, InvertibleResidualBlock
+        >>> half = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = torch.nn.init.eye_(half.weight)
+        >>> InvertibleResidualBlock(ClaimedBranch(half, lipschitz=0.5))(torch.eye(2))
+        Traceback (most recent call last):
+        ...
+        iresnet_flows.errors.BrokenLipschitzClaim: the module was claimed to have the ...
     """
 
 

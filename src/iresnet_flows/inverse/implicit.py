@@ -29,7 +29,7 @@ class Equation:
         >>> import torch
         >>> from iresnet_flows import FixedPoint
         >>> from iresnet_flows.inverse import Equation
-        >>> from iresnet_flows.maps.functions import FunctionMap
+        >>> from iresnet_flows.maps import FunctionMap
         >>> def make(scale):
         ...     return FunctionMap(lambda z, s: s * z.sin(), (), (scale,))
         >>> equation = Equation(make, FixedPoint(), torch.tensor(0.5))

@@ -32,7 +32,7 @@ class FunctionMap:
 
     Example:
         >>> import torch
-        >>> from iresnet_flows.maps.functions import FunctionMap
+        >>> from iresnet_flows.maps import FunctionMap
         >>> value, jacobian = FunctionMap(torch.sin).linearize(torch.zeros(1, 2))
         >>> jacobian.dense()
         tensor([[[1., 0.],

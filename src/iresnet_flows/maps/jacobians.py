@@ -19,7 +19,15 @@ __all__ = ["ChainJacobian", "Jacobian", "Map", "MatrixJacobian"]
 
 
 class Map(Protocol):
-    """A map with all that it depends on in place, for a batch of points."""
+    """A map with all that it depends on in place, for a batch of points.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.maps import FunctionMap, Map
+        >>> g: Map = FunctionMap(lambda x, scale: scale * x, rows=(torch.tensor([[1.0], [2.0]]),))
+        >>> g.take(torch.tensor([1]))(torch.ones(1, 3))
+        tensor([[2., 2., 2.]])
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
         """The value at x, with shape ``(B, *event)``."""
@@ -38,6 +46,13 @@ class Jacobian(ABC):
     """The square Jacobians J of a map at a batch of B points; everything is differentiable.
 
     Vectors have the shape ``(p, B, *event)``, with any number p of them at each point.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.maps import FunctionMap
+        >>> _, jacobian = FunctionMap(torch.square).linearize(torch.tensor([[1.0, 2.0]]))
+        >>> jacobian.apply(torch.ones(1, 1, 2))
+        tensor([[[2., 4.]]])
     """
 
     @property
