@@ -44,9 +44,10 @@ from iresnet_flows.layers import (
 )
 from iresnet_flows.lipschitz import Elementwise, LipschitzElementwise
 
-__all__ = ["CASES", "SIZES", "Case", "hostile", "params"]
+__all__ = ["CASES", "SIZES", "SOLVERS", "Case", "hostile", "params"]
 
 ACTIVATIONS = ("csin", "sin", "lipswish", "clipswish", "elu", "tanh", "softplus")
+SOLVERS = (FixedPoint, Anderson, Newton)
 TIGHT = FixedPoint(atol=1e-13, rtol=1e-13)
 ANDERSON = Anderson(atol=1e-13, rtol=1e-13)
 NEWTON = Newton(atol=1e-13, rtol=1e-13)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import contract
 import pytest
 import torch
-from cases import SIZES
+from cases import SIZES, SOLVERS
 
-from iresnet_flows import Anderson, Exact, FixedPoint, Newton, PowerSeries, RussianRoulette
+from iresnet_flows import Exact, PowerSeries, RussianRoulette
 
 ESTIMATORS = {
     "exact": Exact(),
@@ -24,7 +24,7 @@ both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], i
 
 @each_size
 @both_dtypes
-@pytest.mark.parametrize("kind", [FixedPoint, Anderson, Newton])
+@pytest.mark.parametrize("kind", SOLVERS)
 def test_the_inverse_is_as_near_as_the_solver_says(case, dtype, kind):
     contract.inverts_within_its_error_bound(case, dtype, kind())
 

@@ -8,16 +8,9 @@ from functools import cache
 import pytest
 import torch
 from attacks import BRANCHES, near_and_far, norms, squeezed, stretched
+from cases import SOLVERS
 
-from iresnet_flows import (
-    Anderson,
-    CayleyBlock,
-    Exact,
-    FixedPoint,
-    InvertibleResidualBlock,
-    Newton,
-    PowerSeries,
-)
+from iresnet_flows import CayleyBlock, Exact, FixedPoint, InvertibleResidualBlock, PowerSeries
 
 NAMES = (
     "mlp, csin",
@@ -139,9 +132,6 @@ def test_what_a_cut_chain_leaves_out_is_below_its_last_vector_over_one_minus_l(n
     factor = max(abs(block.function.factor(k)) for k in (1, 2))
     left_out = (short.weights - long.weights).flatten(2).norm(dim=2)
     assert (left_out <= factor * w.flatten(2).norm(dim=2) / (1 - bound) + 1e-9).all()
-
-
-SOLVERS = (FixedPoint, Anderson, Newton)
 
 
 @each_branch

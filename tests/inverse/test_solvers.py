@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from cases import hostile
+from cases import SOLVERS, hostile
 
 from iresnet_flows import (
     Anderson,
@@ -22,9 +22,6 @@ from iresnet_flows.inverse import Equation
 from iresnet_flows.maps.functions import FunctionMap
 
 HARD = torch.tensor(0.97, dtype=torch.float64)
-
-
-SOLVERS = (FixedPoint, Anderson, Newton)
 
 each_solver = pytest.mark.parametrize("kind", SOLVERS)
 
