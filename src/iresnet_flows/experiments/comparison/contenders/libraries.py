@@ -78,7 +78,7 @@ LIBRARIES = (
         "8 times normflows' Residual, LipschitzMLP of 2 hidden layers and Swish, and ActNorm, "
         "with its defaults; update_lipschitz after each step",
         normflows_residual,
-        learning_rate=1e-2,
+        learning_rate=3e-2,
         origin="beyond",
         width=64,
         remark="in training its log-det is a surrogate with the right gradient, not a value; its "
@@ -92,7 +92,7 @@ LIBRARIES = (
         "8 times FlowConductor's ActNorm and iResBlock, i-DenseNet of 2 hidden layers and "
         "CLipSwish, with its defaults",
         flowcon_flow,
-        learning_rate=1e-2,
+        learning_rate=3e-2,
         origin="beyond",
         width=16,
         remark="in training its log-det is a surrogate with the right gradient, not a value; its "
