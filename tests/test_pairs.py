@@ -11,7 +11,7 @@ import torch
 from torch.distributions import TransformedDistribution
 from transform_cases import both_sides, build, normal, points
 
-from iresnet_flows import InvertibleResidualBlock, LipschitzMLP, PowerSeries
+from iresnet_flows import ClaimedBranch, InvertibleResidualBlock, LipschitzMLP, PowerSeries
 from iresnet_flows.distributions import LayerTransform
 
 
@@ -47,6 +47,11 @@ def edit_of_x(transform, x, y):
 def edit_of_y(transform, x, y):
     with torch.no_grad():
         y.add_(1)
+
+
+def edit_by_zeros(transform, x, y):
+    """Every value stays, but the graph has grown."""
+    y += torch.zeros_like(y).requires_grad_()
 
 
 def edit_of_context(transform, x, y):
@@ -114,6 +119,7 @@ CHANGES = (
     optimizer_step,
     edit_of_x,
     edit_of_y,
+    edit_by_zeros,
     edit_of_context,
     another_context,
     loading,
@@ -168,6 +174,29 @@ def test_no_log_det_outlives_a_change(change):
             torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
 
+def test_an_edit_by_zeros_has_its_gradient():
+    flow = TransformedDistribution(normal(), [build()])
+    y, w = flow.rsample((5,)), points().zero_().requires_grad_()
+    y += w
+    flow.log_prob(y).sum().backward()
+
+    leaf = y.detach().requires_grad_()
+    flow.log_prob(leaf).sum().backward()
+    torch.testing.assert_close(w.grad, leaf.grad)
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_no_pair_outlives_a_hook(register):
+    module = torch.nn.Tanh()
+    transform = LayerTransform(InvertibleResidualBlock(ClaimedBranch(module, 0.999)))
+    x = points()
+    before = transform(x)
+    handle = getattr(module, register)(lambda *_: torch.zeros_like(x))
+    assert torch.equal(transform(x), x)
+    handle.remove()
+    assert torch.equal(transform(x), before)
+
+
 def test_a_second_backward_through_a_pair_has_a_graph_of_its_own():
     transform = build()
     x = points().requires_grad_()
@@ -209,6 +238,10 @@ def test_a_pair_of_autocast_is_used_in_that_mode_alone():
     transform.layer.float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = transform(x)
+        assert transform(x) is rough
+    with torch.autocast("cpu", dtype=torch.float16):
+        finer = transform(x)
+    assert not torch.equal(finer, rough)
     torch.testing.assert_close(transform(x), transform.with_cache(0)(x))
     assert not torch.equal(transform(x), rough)
 
@@ -285,11 +318,12 @@ def test_a_frozen_block_does_not_take_the_draw_of_another_seed():
             assert not torch.equal(inside, outside)
 
 
-def test_tensors_are_freed_without_a_garbage_collection():
+@both_sides
+def test_tensors_are_freed_without_a_garbage_collection(explicit):
     gc.collect()
     gc.disable()
     try:
-        transform = build()
+        transform = build(explicit)
         flow = TransformedDistribution(normal(), [transform])
         y = flow.rsample((5,))
         flow.log_prob(y)

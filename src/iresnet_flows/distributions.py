@@ -110,7 +110,8 @@ class LayerTransform(Transform):
             y, measure = self._batched(self.layer.deferred, x)
         else:
             y = self._call(x)
-            measure = partial(self._measured, y)
+            # A pair that held this very transform would be held by what it holds.
+            measure = partial(self.with_cache(0)._measured, y)
         self._keep(x, y, measure)
         return y
 

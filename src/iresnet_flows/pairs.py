@@ -51,9 +51,10 @@ class Cache:
 class Pair:
     """An input of a layer and its output, and the log-det between them once it is asked for.
 
-    It holds while all that it came from is the same. Tensors are compared by value: a version
-    counter does not count edits of ``.data``. Everything else, attributes such as ``lipschitz``
-    and torch's modes, is compared by identity.
+    It holds while all that it came from is the same. Tensors are compared by value, for a version
+    counter does not count edits of ``.data``, and by version, for an edit that adds zeros may add
+    to the graph. Everything else, attributes such as ``lipschitz``, hooks and torch's modes, is
+    compared by identity.
 
     Arguments:
         layer: The layer.
@@ -85,6 +86,7 @@ class Pair:
 
     def note_values(self) -> None:
         self.values = tuple(t.detach().clone() for t in self.tensors)
+        self.versions = versions(self.tensors)
 
     def holds(self) -> bool:
         now = members(self.modules)
@@ -93,6 +95,7 @@ class Pair:
             and len(now) == len(self.members)
             and all(map(is_, now, self.members))
             and circumstances(self.tensors) == self.circumstances
+            and versions(self.tensors) == self.versions
             and all(map(same, self.tensors, self.values))
         )
 
@@ -126,15 +129,23 @@ def members(modules: Sequence[nn.Module]) -> list[Any]:
         found += module._parameters.values()
         found += module._buffers.values()
         found += module._modules.values()
+        found += module._forward_pre_hooks.values()
+        found += module._forward_hooks.values()
         found += [value for name, value in vars(module).items() if name not in KEPT]
     return found
 
 
-def circumstances(tensors: Sequence[Tensor]) -> tuple[bool, ...]:
+def circumstances(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
     """The modes of torch, and which tensors ask for a gradient."""
+    kind = tensors[0].device.type
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled(tensors[0].device.type),
+        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
         *[t.requires_grad for t in tensors],
     )
+
+
+def versions(tensors: Sequence[Tensor]) -> tuple[int | None, ...]:
+    """How often each was edited in place; tensors of inference mode do not count it."""
+    return tuple(None if t.is_inference() else t._version for t in tensors)
