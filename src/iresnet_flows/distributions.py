@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from iresnet_flows.checks import check_explicit, check_tensor
+from iresnet_flows.concrete import is_recorded
 from iresnet_flows.layers.contract import Layer, require_layer
 from iresnet_flows.pairs import Cache, Pair
 
@@ -212,7 +213,9 @@ class LayerTransform(Transform):
         return self._cache.find(self.layer, self.context, *self._in_order(x, y))
 
     def _keep(self, x: Tensor, y: Tensor, measure: Callable[[], Tensor]) -> Pair | None:
-        if not self._cache_size or x.shape != y.shape:  # broadcast by a context, or another event
+        if not self._cache_size or is_recorded() or x.is_meta:  # no values to compare
+            return None
+        if x.shape != y.shape:  # broadcast by a context, or another event
             return None
         new = Pair(self.layer, self.context, *self._in_order(x, y), measure)
         pair = self._cache.keep(new)

@@ -28,7 +28,7 @@ class Cache:
 
     def keep(self, pair: Pair) -> Pair | None:
         """The pair; None where its values are hidden, so that no change could be seen."""
-        hidden = is_recorded() or any(map(is_wrapped, pair.tensors))
+        hidden = any(map(is_wrapped, pair.tensors))
         self.pair = None if hidden else pair
         if not hidden:
             pair.note_values()

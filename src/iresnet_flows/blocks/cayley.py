@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from iresnet_flows.blocks.branched import BranchedLayer
+from iresnet_flows.blocks.branched import BranchedLayer, solved
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import CAYLEY
 from iresnet_flows.maps.derived import Negative
@@ -65,22 +65,27 @@ class CayleyBlock(BranchedLayer):
 
     function = CAYLEY
 
+    @solved
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         g = self.residual(x, context)
         w = self.root(g, ROOT * x, context)
         return ROOT * w - x, self.measure(g, w, context)[1].value
 
+    @solved
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         g = self.residual(y, context)
         w = self.root(g, ROOT * y, context, Negative)
         return ROOT * w - y, -self.measure(g, w, context)[1].value
 
+    @solved
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return ROOT * self.root(self.residual(x, context), ROOT * x, context) - x
 
+    @solved
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return ROOT * self.root(self.residual(y, context), ROOT * y, context, Negative) - y
 
+    @solved
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> LogDet:
         """log|det(dy/dx)| at x with its standard error and a bound of its bias."""
         g = self.residual(x, context)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from iresnet_flows.blocks.branched import BranchedLayer
+from iresnet_flows.blocks.branched import BranchedLayer, solved
 from iresnet_flows.inverse import Solution, attach
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import RESIDUAL
@@ -64,6 +64,7 @@ class InvertibleResidualBlock(BranchedLayer):
         value, log_det = self.measure(self.residual(x, context), x, context)
         return x + value, log_det.value
 
+    @solved
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The x with x + g(x) = y, and minus log|det(I + J_g(x))|."""
         g = self.residual(y, context)
@@ -83,10 +84,12 @@ class InvertibleResidualBlock(BranchedLayer):
         value, jacobian = g.linearize(x)
         return x + value, lambda: self.estimate(g, jacobian, x).value
 
+    @solved
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The x with x + g(x) = y alone."""
         return self.root(self.residual(y, context), y, context)
 
+    @solved
     def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
         """The inverse with its certified error, converged or not; the value has its gradient."""
         g = self.residual(y, context)
