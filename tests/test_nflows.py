@@ -19,13 +19,18 @@ from hosts import (
 )
 from nflows.distributions import normal
 from nflows.flows.base import Flow
-from nflows.transforms.base import CompositeTransform, InverseNotAvailable, InverseTransform
+from nflows.transforms.base import (
+    CompositeTransform,
+    InputOutsideDomain,
+    InverseNotAvailable,
+    InverseTransform,
+)
 from nflows.transforms.coupling import AffineCouplingTransform
 from nflows.transforms.permutations import ReversePermutation
 
 from iresnet_flows import FixedPoint, InvertibleResidualBlock, LipschitzMLP
 from iresnet_flows.errors import InverseNotConverged
-from iresnet_flows.layers import ElementwiseAffine
+from iresnet_flows.layers import ElementwiseAffine, Logit
 from iresnet_flows.nflows import InvertibleResidualTransform, LayerTransform, StandardNormal
 
 both_sides = pytest.mark.parametrize("explicit", ["forward", "inverse"])
@@ -267,6 +272,19 @@ def test_an_inverse_that_was_not_reached_is_available_all_the_same():
     with pytest.raises(InverseNotConverged, match="max_steps") as caught:
         InvertibleResidualTransform(block).inverse(points())
     assert not isinstance(caught.value, InverseNotAvailable)
+
+
+@both_sides
+def test_values_outside_of_the_domain_of_a_layer_are_refused_as_by_nflows(explicit):
+    transform, x = LayerTransform(Logit(), explicit), torch.tensor([[2.0, 0.5]])
+    sides = [transform, transform.transform]
+    if explicit == "inverse":
+        sides = [transform.inverse, transform.invert]
+    for side in sides:
+        with pytest.raises(InputOutsideDomain, match=r"\[0, 1\].* got 0.5 to 2"):
+            side(x)
+        with pytest.raises(ValueError, match="scale it"):
+            side(x)
 
 
 def test_their_own_base_is_refused_with_both_dtypes():

@@ -9,6 +9,7 @@ __all__ = [
     "BrokenLipschitzClaim",
     "DataError",
     "InfiniteVariance",
+    "InputOutsideDomain",
     "IntegrationFailed",
     "InverseNotAvailable",
     "InverseNotConverged",
@@ -24,6 +25,10 @@ __all__ = [
 
 class InverseNotAvailable(NotImplementedError):
     """A side of another host's transform that it cannot compute; the message gives its reason."""
+
+
+class InputOutsideDomain(ValueError):
+    """A value outside of what a transform takes; the message says what that is."""
 
 
 class InverseNotConverged(RuntimeError):

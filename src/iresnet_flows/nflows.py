@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from iresnet_flows import errors
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.blocks.sequences import residual_layers
 from iresnet_flows.checks import check_explicit, check_features
@@ -20,6 +22,7 @@ from iresnet_flows.logdet import Estimator
 try:
     from nflows.distributions import normal
     from nflows.flows import base
+    from nflows.transforms import base as transforms
     from nflows.transforms.base import CompositeTransform, InverseTransform, Transform
     from nflows.utils.torchutils import repeat_rows
 except ImportError as error:
@@ -32,6 +35,20 @@ __all__ = [
     "LayerTransform",
     "StandardNormal",
 ]
+
+
+class InputOutsideDomain(errors.InputOutsideDomain, transforms.InputOutsideDomain):
+    """The exception of this package for those who wait for nflows' own of that name."""
+
+
+@contextmanager
+def domain_of_nflows() -> Iterator[None]:
+    try:
+        yield
+    except transforms.InputOutsideDomain:
+        raise
+    except errors.InputOutsideDomain as error:
+        raise InputOutsideDomain(str(error)) from error
 
 
 class LayerTransform(Transform):
@@ -67,16 +84,20 @@ class LayerTransform(Transform):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The noise of data, and its log-det."""
-        return self.to_noise(inputs, context)
+        with domain_of_nflows():
+            return self.to_noise(inputs, context)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.to_noise.inverse(inputs, context)
+        with domain_of_nflows():
+            return self.to_noise.inverse(inputs, context)
 
     def transform(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.to_noise.transform(inputs, context)
+        with domain_of_nflows():
+            return self.to_noise.transform(inputs, context)
 
     def invert(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.to_noise.invert(inputs, context)
+        with domain_of_nflows():
+            return self.to_noise.invert(inputs, context)
 
 
 class InvertibleResidualTransform(LayerTransform):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from iresnet_flows import errors
 from iresnet_flows.bridge.guests import ForeignLayer, Guest
-from iresnet_flows.nflows import LayerTransform
+from iresnet_flows.concrete import concrete
+from iresnet_flows.nflows import InputOutsideDomain, LayerTransform
 
 __all__ = ["InverseNotAvailable", "NflowsLayer", "recognised"]
 
@@ -26,7 +27,14 @@ class NflowsLayer(ForeignLayer):
 
     def evaluate(self, side: str, x: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:
         function = self.guest if side == "forward" else self.guest.inverse
-        return function(x, context)
+        try:
+            return function(x, context)
+        except base.InputOutsideDomain as error:  # which says nothing in nflows
+            raise InputOutsideDomain(
+                f"{self._name()} cannot take some of x, which lie in "
+                f"[{concrete(x).min():.6g}, {concrete(x).max():.6g}], in its {side}: they are "
+                "outside of its domain."
+            ) from error
 
 
 def recognised(transform: Any) -> Guest | None:

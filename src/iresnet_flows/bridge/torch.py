@@ -13,6 +13,7 @@ from iresnet_flows.bridge.guests import ForeignLayer, Guest
 from iresnet_flows.bridge.renewal import renewed
 from iresnet_flows.concrete import concrete
 from iresnet_flows.distributions import LayerTransform
+from iresnet_flows.errors import InputOutsideDomain
 
 __all__ = ["BuiltLayer", "TransformLayer", "recognised"]
 
@@ -55,7 +56,7 @@ class BuiltLayer(ForeignLayer):
         while isinstance(domain, constraints.independent):
             domain = domain.base_constraint
         if domain is not constraints.real and not concrete(domain.check(x)).all():
-            raise ValueError(
+            raise InputOutsideDomain(
                 f"{self._name()} takes values in {domain}, and some of x, which lie in "
                 f"[{concrete(x).min():.6g}, {concrete(x).max():.6g}], are outside."
             )

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from iresnet_flows.checks import check_tensor
 from iresnet_flows.concrete import concrete
+from iresnet_flows.errors import InputOutsideDomain
 from iresnet_flows.layers.contract import Layer
 
 __all__ = ["Logit"]
@@ -58,7 +59,7 @@ class Logit(Layer):
         y = (self.alpha + (1 - 2 * self.alpha) * x).logit()
         if not torch.compiler.is_compiling() and not concrete(y.isfinite()).all():
             least, most = (float(end) for end in concrete(x).aminmax())
-            raise ValueError(
+            raise InputOutsideDomain(
                 f"x must lie in [0, 1], as pixels / 255 do, got {least:g} to {most:g}: scale it."
             )
         return y
