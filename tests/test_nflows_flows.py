@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import pickle
 
 import pytest
@@ -95,6 +96,41 @@ def test_samples_and_noise_cost_no_log_det(context_features):
     assert len(counted.calls) == 3
     ours.sample_and_log_prob(4, *contexts)
     assert len(counted.calls) == 6
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 7])
+def test_samples_of_each_row_of_a_context_are_joined_over_batches(batch_size):
+    flow = InvertibleResidualFlow(2, 8, 1, context_features=3, num_elementwise_layers=0)
+    context = torch.randn(4, 3)
+    torch.manual_seed(0)
+    samples = flow.sample(5, context, batch_size=batch_size)
+    assert samples.shape == (4, 5, 2)
+
+    torch.manual_seed(0)
+    sizes = [min(batch_size, 5 - start) for start in range(0, 5, batch_size)]
+    noise = torch.cat([torch.randn(4, size, 2) for size in sizes], 1).flatten(0, 1)
+    found = flow.transform_to_noise(samples.flatten(0, 1), context.repeat_interleave(5, 0))
+    torch.testing.assert_close(found, noise, atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_of_no_samples_is_refused_as_by_nflows():
+    flow = InvertibleResidualFlow(2, 8, 1, context_features=3)
+    with pytest.raises(TypeError, match="positive integer"):
+        flow.sample(5, torch.randn(4, 3), batch_size=0)
+
+
+def test_the_base_has_no_number_in_another_dtype():
+    """MPS has no float64, and a buffer in half precision would be rounded."""
+    flow = InvertibleResidualFlow(2, 8, 1)
+    assert {buffer.dtype for buffer in flow.buffers()} <= {torch.float32}
+    expected = -math.log(2 * math.pi)
+    for dtype in (torch.float64, torch.bfloat16):
+        zeros = torch.zeros(1, 2, dtype=dtype)
+        density = StandardNormal([2]).to(dtype).log_prob(zeros)
+        assert torch.equal(density, torch.tensor([expected], dtype=dtype))
+    base = StandardNormal([2]).double()
+    assert torch.equal(base.mean(), torch.zeros(2, dtype=torch.float64))
+    assert base.mean(torch.zeros(3, 1)).shape == (3, 2)
 
 
 def test_samples_carry_the_gradient_of_the_embedding_net():

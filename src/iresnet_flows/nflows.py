@@ -151,13 +151,22 @@ class StandardNormal(normal.StandardNormal):
         torch.float64
     """
 
+    _log_z: float
+
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape)
+        log_z = float(self._log_z)
+        del self._log_z  # as a buffer in float64 it has no place on MPS, and is rounded in half
+        self._log_z = log_z
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
         rows = (num_samples,) if context is None else (len(context), num_samples)
         return torch.randn(*rows, *self._shape, dtype=self._like.dtype, device=self._like.device)
+
+    def _mean(self, context: Tensor | None) -> Tensor:
+        rows = () if context is None else (len(context),)
+        return self._like.new_zeros(*rows, *self._shape)
 
 
 class Flow(base.Flow):
@@ -185,6 +194,16 @@ class Flow(base.Flow):
         >>> flow.log_prob(torch.randn(5, 2, dtype=torch.float64)).shape
         torch.Size([5])
     """
+
+    def sample(
+        self, num_samples: int, context: Tensor | None = None, batch_size: int | None = None
+    ) -> Tensor:
+        if context is None or batch_size is None or not 0 < batch_size < num_samples:
+            return super().sample(num_samples, context, batch_size)
+        # nflows joins the parts along the rows of the context.
+        draw, starts = super().sample, range(0, num_samples, batch_size)
+        parts = [draw(min(batch_size, num_samples - start), context) for start in starts]
+        return torch.cat(parts, 1)
 
     def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
         context = self._embedding_net(context)
