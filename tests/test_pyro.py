@@ -20,8 +20,15 @@ from pyro_cases import (
     total_gradient,
 )
 
-from iresnet_flows import FixedPoint, PowerSeries, RussianRoulette
+from iresnet_flows import (
+    FixedPoint,
+    InvertibleResidualBlock,
+    LipschitzMLP,
+    PowerSeries,
+    RussianRoulette,
+)
 from iresnet_flows.errors import InverseNotConverged
+from iresnet_flows.layers.contract import Layer
 from iresnet_flows.pyro import (
     ConditionalInvertibleResidual,
     InvertibleResidual,
@@ -365,3 +372,17 @@ def test_a_layer_in_the_wrong_class_is_refused_at_once():
 def test_rows_of_the_wrong_width_are_refused():
     with pytest.raises(ValueError, match="3"):
         make_transform()(points(5, 3))
+
+
+def test_layers_become_pyro_modules_and_stay_abstract():
+    transform, x = make_transform(), points()
+    expected = transform(x)
+    pyro.nn.module.to_pyro_module_(transform)
+    assert isinstance(transform.layer.branch, pyro.nn.PyroModule)
+    torch.testing.assert_close(transform(x), expected)
+
+    block = pyro.nn.PyroModule[InvertibleResidualBlock](LipschitzMLP(2))
+    assert block.invert(torch.randn(5, 2)).shape == (5, 2)
+    for kind in (Layer, pyro.nn.PyroModule[Layer]):
+        with pytest.raises(TypeError, match=r"abstract.*forward.*inverse"):
+            kind()

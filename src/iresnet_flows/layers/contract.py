@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from iresnet_flows.abstract import AbstractModule
 
 __all__ = ["Layer", "require_layer"]
 
 
-class Layer(nn.Module, ABC):
+class Layer(AbstractModule):
     """An invertible module from x ``(B, *event)`` to y, and back; few of them change the event.
 
     Log-dets are in nats, have the shape (B,) and belong to the direction just taken. A layer of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iresnet_flows.abstract import AbstractModule
 from iresnet_flows.maps.functions import cast
 from iresnet_flows.maps.perceptrons import Nonlinearity
 from iresnet_flows.pullback import vjp
@@ -20,7 +21,7 @@ from iresnet_flows.stateless import call_with
 __all__ = ["Activation", "Elementwise", "make_activation"]
 
 
-class Activation(nn.Module, ABC):
+class Activation(AbstractModule):
     r"""An activation :math:`a: \mathbb{R}^h \to \mathbb{R}^{kh}` that acts on each entry alone.
 
     Each entry :math:`z` gives :math:`k` features :math:`a_1(z), \dots, a_k(z)`, concatenated block

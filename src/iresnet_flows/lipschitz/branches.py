@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from iresnet_flows.abstract import AbstractModule
 from iresnet_flows.checks import check_features, check_lipschitz
 from iresnet_flows.maps.jacobians import Map
 
@@ -35,7 +36,7 @@ class Residual(Map, Protocol):
     def lipschitz(self) -> Tensor: ...
 
 
-class Branch(nn.Module, ABC):
+class Branch(AbstractModule):
     """A module g with a certified Lipschitz constant below one, in the Euclidean norm of x.
 
     Attributes:
