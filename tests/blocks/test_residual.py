@@ -11,7 +11,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from iresnet_flows import Exact, FixedPoint, InvertibleResidualBlock, LipschitzMLP, PowerSeries
+from iresnet_flows import (
+    Exact,
+    FixedPoint,
+    InvertibleResidualBlock,
+    LipschitzMLP,
+    PowerSeries,
+    RussianRoulette,
+)
 
 
 def build(features: int = 3, hidden=(8, 8), log_det=None, **kwargs) -> InvertibleResidualBlock:
@@ -240,3 +247,16 @@ def test_low_memory_says_that_it_is_differentiable_once():
         torch.autograd.grad(block(x)[1].sum(), x, create_graph=True)
     with pytest.raises(ValueError, match="must be 'full' or 'low', got 'medium'"):
         InvertibleResidualBlock(g, memory="medium")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("log_det", [Exact(), PowerSeries(terms=3), RussianRoulette()])
+def test_in_half_precision_a_log_det_is_single(dtype, log_det):
+    block = InvertibleResidualBlock(hostile(LipschitzMLP(3, (8,))).to(dtype), log_det)
+    x = torch.randn(5, 3, dtype=dtype)
+    with block.frozen():
+        for value, logabsdet in (block(x), block.inverse(x)):
+            assert value.dtype == dtype
+            assert logabsdet.dtype == torch.float32
+        rough, exact = block(x)[1], block.float()(x.float())[1]
+    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)

@@ -41,6 +41,7 @@ class CayleyBlock(BranchedLayer):
 
     Shapes:
         x and y ``(B, *event)``, context ``(B, *context_event)``, logabsdet (B,), all of one dtype.
+        In half precision a log-det is float32, for its terms cancel.
 
     Raises:
         InverseNotConverged: A solve missed its tolerance.

@@ -35,6 +35,7 @@ class InvertibleResidualBlock(BranchedLayer):
 
     Shapes:
         x and y ``(B, *event)``, context ``(B, *context_event)``, logabsdet (B,), all of one dtype.
+        In half precision a log-det is float32, for its terms cancel.
 
     Raises:
         InverseNotConverged: An inverse missed its tolerance.
