@@ -369,6 +369,18 @@ def test_values_that_torch_func_hides_are_not_kept(explicit):
     torch.testing.assert_close(transform.log_abs_det_jacobian(x[0], y), ladj)
 
 
+@both_sides
+def test_an_inverse_is_that_of_the_present_context(explicit):
+    transform, x = build(explicit, context=points(2)), points()
+    held = transform.inv
+    y = transform(x)
+    transform.context = transform.context + 1
+    assert transform.inv is not held
+    assert transform.inv.inv is transform
+    torch.testing.assert_close(transform.inv(transform(x).clone()), x)
+    torch.testing.assert_close(held(y.clone()), x)
+
+
 def test_a_cache_of_another_size_is_refused():
     with pytest.raises(ValueError, match="cache_size must be 0 or 1"):
         build(cache_size=2)

@@ -91,9 +91,12 @@ class LayerTransform(Transform):
 
     @property
     def inv(self) -> LayerTransform:
-        """The inverse, which is the same layer with the other side explicit and the same cache."""
+        """The inverse, which is the same layer with the other side explicit and the same cache.
+
+        One that is held keeps its layer and its context when this transform is given others.
+        """
         other = None if self._other is None else self._other()
-        if other is None:
+        if other is None or other.layer is not self.layer or other.context is not self.context:
             other = copy.copy(self)
             other.explicit = "inverse" if self._is_forward else "forward"
             other._cache = self._cache
