@@ -19,6 +19,7 @@ from pyro_cases import (
     points,
     total_gradient,
 )
+from torch.utils.checkpoint import checkpoint
 
 from iresnet_flows import (
     FixedPoint,
@@ -386,3 +387,27 @@ def test_layers_become_pyro_modules_and_stay_abstract():
     for kind in (Layer, pyro.nn.PyroModule[Layer]):
         with pytest.raises(TypeError, match=r"abstract.*forward.*inverse"):
             kind()
+
+
+@both_sides
+def test_helpers_make_transforms_of_real_numbers(explicit):
+    transform = invertible_residual(1, [8], explicit, event_dim=0).double()
+    y = points(5)
+    flow = dist.TransformedDistribution(dist.Normal(torch.zeros(()).double(), 1.0), [transform])
+    assert flow.log_prob(y).shape == (5,)
+    torch.testing.assert_close(flow.icdf(flow.cdf(y)), y, rtol=1e-6, atol=1e-6)
+
+    conditional = conditional_invertible_residual(1, 3, [8], explicit, event_dim=0).double()
+    given = conditional.condition(points(5, 3))
+    assert given.log_abs_det_jacobian(y, given(y)).shape == (5,)
+
+
+@both_sides
+def test_a_density_without_a_cache_can_be_checkpointed(explicit):
+    transform = make_transform(explicit)
+    flow = dist.TransformedDistribution(normal(), [transform.with_cache(0)])
+    y = points().requires_grad_()
+    log_prob = checkpoint(flow.log_prob, y, use_reentrant=False)
+    (gradient,) = torch.autograd.grad(log_prob.sum(), y)
+    (expected,) = torch.autograd.grad(flow.log_prob(y).sum(), y)
+    torch.testing.assert_close(gradient, expected)

@@ -188,6 +188,7 @@ def invertible_residual(
     input_dim: int,
     hidden_dims: Sequence[int] | None = None,
     explicit: str = "forward",
+    event_dim: int = 1,
     **kwargs: Any,
 ) -> InvertibleResidual:
     """A helper that makes an `InvertibleResidual` of a `LipschitzMLP` of the right sizes.
@@ -201,6 +202,7 @@ def invertible_residual(
             ``[10 * input_dim, 10 * input_dim]``.
         explicit: The side that computes x + g(x). Defaults to ``"forward"``, base to sample,
             for guides; ``"inverse"`` is for density estimation.
+        event_dim: 1, or 0 for a transform of real numbers, with ``input_dim=1``.
         kwargs: ``lipschitz`` (defaults to 0.9) and ``activation`` (``"csin"``) of `LipschitzMLP`;
             ``log_det``, ``solver`` and ``memory`` of `InvertibleResidualBlock`.
 
@@ -210,7 +212,8 @@ def invertible_residual(
         >>> len(transform.parts)
         4
     """
-    return InvertibleResidual(make_block(input_dim, hidden_dims, **kwargs), explicit)
+    block = make_block(input_dim, hidden_dims, **kwargs)
+    return InvertibleResidual(block, explicit, event_dim)
 
 
 def conditional_invertible_residual(
@@ -218,6 +221,7 @@ def conditional_invertible_residual(
     context_dim: int,
     hidden_dims: Sequence[int] | None = None,
     explicit: str = "forward",
+    event_dim: int = 1,
     **kwargs: Any,
 ) -> ConditionalInvertibleResidual:
     """A helper that makes a `ConditionalInvertibleResidual` of a `LipschitzMLP`.
@@ -228,6 +232,7 @@ def conditional_invertible_residual(
         hidden_dims: The widths of the branch's hidden layers. Defaults to
             ``[10 * input_dim, 10 * input_dim]``.
         explicit: The side that computes x + g(x; c). Defaults to ``"forward"``, base to sample.
+        event_dim: As for `invertible_residual`.
         kwargs: As for `invertible_residual`.
 
     Example:
@@ -238,7 +243,7 @@ def conditional_invertible_residual(
     """
     check_features("context_dim", context_dim)
     block = make_block(input_dim, hidden_dims, context_features=context_dim, **kwargs)
-    return ConditionalInvertibleResidual(block, explicit)
+    return ConditionalInvertibleResidual(block, explicit, event_dim)
 
 
 def make_block(
