@@ -110,6 +110,8 @@ class BranchedLayer(Layer):
         side: Callable[[Map], Map] = itself,
     ) -> Tensor:
         """The w with w + side(g)(w) = rhs, with its gradient."""
+        if not torch.is_grad_enabled():
+            return (self.solver or SOLVER).root(side(g), rhs, g.lipschitz)
         equation, tensors = self.equation(g, rhs, context, side)
         return equation.root(rhs, tensors, side(g))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from iresnet_flows.inverse.iteration import Solver
 from iresnet_flows.maps.derived import Linear, Transposed
 from iresnet_flows.maps.jacobians import Map
+from iresnet_flows.nodes import node
 
 __all__ = ["Equation", "attach"]
 
@@ -50,9 +51,8 @@ class Equation:
         """The solution with its gradient; h is the map of these tensors, where it is at hand."""
         with torch.no_grad():
             h = self.make(*tensors) if h is None else h
-            solution = self.solver.solve(h, rhs, self.lipschitz)
-        self.solver.require(solution, self.lipschitz)
-        return attach(self, solution.value, rhs, tensors)
+            value = self.solver.root(h, rhs, self.lipschitz)
+        return attach(self, value, rhs, tensors)
 
     def adjoint(self) -> Equation:
         r"""The equation :math:`u + J_h(z; \theta)^\top u = b`, with :math:`(z, \theta)`."""
@@ -103,4 +103,4 @@ def attach(equation: Equation, value: Tensor, rhs: Tensor, tensors: tuple[Tensor
         rhs: The right-hand side b.
         tensors: The tensors :math:`\theta` that the map is made of.
     """
-    return Root.apply(equation, value, rhs, *tensors)
+    return node(Root, equation, value, rhs, *tensors)

@@ -18,6 +18,9 @@ __all__ = ["Picard", "Solver", "State", "norms", "per_sample"]
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}
 
+EXPECTED = 0.5
+"""The share of the tolerance that a step is expected to reach where it is not judged yet."""
+
 
 class State(NamedTuple):
     """Where each sample is. All have the batch in front.
@@ -28,6 +31,7 @@ class State(NamedTuple):
         residual: y - x - g(x) there.
         size: The norms of these.
         steps: The evaluations of g.
+        gain: What the last step that was kept has multiplied these by.
         cautious: Whether the next step is Banach's, for the last one did not do as well.
         stalled: Whether Banach's step gained nothing, so that rounding allows no more.
         reach: The norms of y.
@@ -38,6 +42,7 @@ class State(NamedTuple):
     residual: Tensor
     size: Tensor
     steps: Tensor
+    gain: Tensor
     cautious: Tensor
     stalled: Tensor
     reach: Tensor
@@ -67,12 +72,16 @@ class Picard:
         """The step to try from the best points, whose residuals are given."""
         return residual
 
-    def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
-        """What the residuals at other points, of which some are accepted as the best, tell."""
+    def learn(self, before: Tensor, step: Tensor, after: Tensor, kept: Tensor) -> None:
+        """What the residuals before and after a step, which some samples keep, tell."""
 
     def take(self, rows: Tensor) -> None:
         """Go on with some of the rows."""
         self.g = self.g.take(rows)
+
+    def to(self, g: Map, dtype: torch.dtype) -> None:
+        """Go on in another dtype, in which the map is given."""
+        self.g = g
 
 
 @dataclass(frozen=True)
@@ -142,21 +151,23 @@ class Solver(ABC):
         """
         precise = self.precision or y.dtype
         x, steps = y, torch.zeros(y.shape[:1], dtype=torch.long, device=y.device)
+        loop = Loop(self.stepper(g.to(y.dtype)), lipschitz, self.tolerances(y.dtype))
         if torch.finfo(y.dtype).eps > torch.finfo(precise).eps and self.max_steps > 1:
             # Few digits are cheaper for as long as they gain; one evaluation is left to judge.
-            coarse = self.loop(g, y.dtype, y.dtype, lipschitz)
-            state = coarse.iterate(y, x, steps, self.max_steps - 1)
-            x, steps = state.x, state.steps
+            x, steps = loop.approach(y, x, steps, self.max_steps - 1)
 
-        loop = self.loop(g, precise, y.dtype, lipschitz)
+        loop.stepper.to(g.to(precise), precise)
         state = loop.iterate(y.to(precise), x.to(precise), steps, self.max_steps)
         length, _, error = loop.judge(state)
         converged = error <= loop.tolerance(length)
         cast = torch.finfo(y.dtype).eps * length * (y.dtype != precise)
         return Solution(state.x.to(y.dtype), (error + cast).to(y.dtype), converged, state.steps)
 
-    def loop(self, g: Map, dtype: torch.dtype, result: torch.dtype, lipschitz: Tensor) -> Loop:
-        return Loop(self.stepper(g.to(dtype)), lipschitz, self.tolerances(result))
+    def root(self, g: Map, y: Tensor, lipschitz: Tensor) -> Tensor:
+        """The solution without gradient; fails as told where the tolerance is missed."""
+        solution = self.solve(g, y, lipschitz)
+        self.require(solution, lipschitz)
+        return solution.value
 
     def require(self, solution: Solution, lipschitz: Tensor) -> None:
         """Raise or warn, as told, where the solution misses the tolerance."""
@@ -185,15 +196,33 @@ class Loop:
     def __post_init__(self) -> None:
         self.gap = 1 - self.lipschitz
 
+    def approach(
+        self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Points that, for most samples, one more evaluation is expected to find good enough.
+
+        Returns:
+            The points, which are a step further than the last evaluation, and the evaluations.
+        """
+        state = self.start(y, x, steps)
+        while True:
+            going = self.going(state, max_steps, EXPECTED * self.gap / state.gain)
+            left = concrete(going)
+            count = int(left.sum())
+            if 2 * count <= left.numel():
+                break
+            state = self.advance(state, going, everyone=count == left.numel())
+        step = self.stepper.step(state.residual)
+        # No further than the solution can be, and from where no rounding stands in the way.
+        fair = (norms(step) * self.gap <= state.size) & ~state.stalled
+        return torch.where(per_sample(fair, step), state.x + step, state.x), state.steps
+
     def iterate(self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int) -> State:
         """The best points from x on, after so many evaluations, those before included."""
-        residual = self.stepper.residual(x, y)
-        no = torch.zeros_like(steps, dtype=torch.bool)
-        state = State(y, x, residual, norms(residual), steps + 1, no, no, norms(y))
-
+        state = self.start(y, x, steps)
         whole, rows = state, None
         while True:
-            going = self.going(state, max_steps)
+            going = self.going(state, max_steps, self.gap)
             left = concrete(going)
             count = int(left.sum())
             if not count:
@@ -205,41 +234,59 @@ class Loop:
                 rows = keep if rows is None else rows[keep]
                 state, going = state.take(keep), going[keep]
                 self.stepper.take(keep)
-            state = self.advance(state, going)
+            state = self.advance(state, going, everyone=count == concrete(going).numel())
 
-    def advance(self, state: State, going: Tensor) -> State:
-        """The state after one more evaluation of g for the samples that go on."""
-        y, x, residual, size, steps, banach, stalled, _ = state
+    def start(self, y: Tensor, x: Tensor, steps: Tensor) -> State:
+        residual = self.stepper.residual(x, y)
+        size, no = norms(residual), torch.zeros_like(steps, dtype=torch.bool)
+        return State(y, x, residual, size, steps + 1, torch.ones_like(size), no, no, norms(y))
+
+    def advance(self, state: State, going: Tensor, everyone: bool) -> State:
+        """The state after one more evaluation of g for the samples that go on, or for everyone."""
+        y, x, residual, size, steps, gain, cautious, stalled, _ = state
         step = self.stepper.step(residual)
         if step is residual:
-            banach = torch.ones_like(banach)
+            cautious, limit = going, size
         else:
-            step = torch.where(per_sample(banach, x), residual, step)
-        trial = torch.where(per_sample(going, x), x + step, x)
+            step = torch.where(per_sample(cautious, x), residual, step)
+            limit = torch.where(cautious, size, self.lipschitz * size)
+        if not everyone:
+            step = torch.where(per_sample(going, x), step, torch.zeros_like(step))
+        trial = x + step
 
         found = self.stepper.residual(trial, y)
         found_size = norms(found)
-        accepted = going & ((found_size <= self.lipschitz * size) | banach)
-        self.stepper.learn(state, trial, found, accepted)
+        kept = going & (found_size < limit)
+        self.stepper.learn(residual, step, found, kept)
+        if everyone and bool(concrete(kept).all()):  # nearly always
+            return state._replace(
+                x=trial,
+                residual=found,
+                size=found_size,
+                steps=steps + 1,
+                gain=found_size / size,
+                cautious=torch.zeros_like(kept),
+            )
 
-        worse = accepted & (found_size >= size)  # only Banach's step is accepted then
-        better = accepted & ~worse
-        here = per_sample(better, x)
+        failed = going ^ kept
+        here = per_sample(kept, x)
         return state._replace(
             x=torch.where(here, trial, x),
             residual=torch.where(here, found, residual),
-            size=torch.where(better, found_size, size),
+            size=torch.where(kept, found_size, size),
             steps=steps + going,
-            cautious=~accepted,
-            stalled=stalled | worse,
+            gain=torch.where(kept, found_size / size, gain),
+            cautious=failed,
+            stalled=stalled | (failed & cautious),  # Banach's step gains too, but for rounding
         )
 
-    def going(self, state: State, max_steps: int) -> Tensor:
-        """Which samples can and must be improved."""
-        length, rounding, error = self.judge(state)
-        wanting = (error > self.tolerance(length)) & (error < torch.inf)
-        able = (state.size > rounding) & (state.steps < max_steps) & ~state.stalled
-        return wanting & able
+    def going(self, state: State, max_steps: int, gap: Tensor) -> Tensor:
+        """Which samples can and must be improved, if errors are residuals over gap at most."""
+        length = norms(state.x)
+        rounding = torch.finfo(state.x.dtype).eps * (length + state.reach)
+        enough = torch.maximum(gap * self.tolerance(length) - rounding, rounding)
+        able = (state.size < torch.inf) & (state.steps < max_steps) & ~state.stalled
+        return (state.size > enough) & able
 
     def judge(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """The norms of the points, what the residuals' rounding is, and bounds of the errors."""

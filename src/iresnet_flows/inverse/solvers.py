@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.checks import check_count
-from iresnet_flows.inverse.iteration import Picard, Solver, State, norms, per_sample
+from iresnet_flows.inverse.iteration import Picard, Solver, norms, per_sample
 from iresnet_flows.maps.jacobians import Map
 from iresnet_flows.maps.matrices import inverse_plus_identity
 
 __all__ = ["Anderson", "FixedPoint", "Newton"]
+
+CROWD = 4  # vectors for each entry, from which on they tell what g does to all of them
+RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,18 @@ class Anderson(Solver):
 
     Differences :math:`\Delta r_i` of the residuals at the points seen are made orthonormal, and
     those :math:`\Delta x_i` of the points follow. The step from x, with residual r, takes out
-    what they explain, and is Banach's for the rest:
+    what they explain, and is P r for the rest:
 
-    .. math:: x \leftarrow x + r - \sum_i (\Delta r_i^\top r)(\Delta x_i + \Delta r_i) .
+    .. math:: x \leftarrow x + P r - \sum_i (\Delta r_i^\top r)(\Delta x_i + P \Delta r_i) .
 
-    It is taken only where it contracts :math:`\|r\|` by L, else Banach's step follows, so that
+    P is the identity, or, with four vectors and more for each entry, the inverse of the matrix
+    that fits :math:`x + g(x)` over all of them at the first points: what g does to all alike. So
+    a vector's last digits, within the tolerance, depend on those beside it.
+
+    A step is taken only where it contracts :math:`\|r\|` by L, else Banach's step follows, so that
     the worst case is twice that of `FixedPoint`. For a linear map, as in the gradient of an
-    inverse, it is restarted GMRES. A step costs one evaluation of g and a few products of vectors.
+    inverse, it is restarted GMRES, with P as preconditioner. A step costs one evaluation of g and
+    a few products of vectors.
 
     Arguments:
         memory: How many differences are kept before it starts afresh.
@@ -127,27 +135,40 @@ class Secants(Picard):
     def __init__(self, g: Map, memory: int) -> None:
         super().__init__(g)
         self.memory = memory
-        # (2, m, B, *event): orthonormal dr, and the dx + dr that a step takes out with them.
+        # (2, m, B, *event): orthonormal dr, and the dx + P dr that a step takes out with them.
         self.pairs: Tensor | None = None
+        self.mean: Tensor | None = None  # P, transposed
+
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        residual = super().residual(x, y)
+        if self.pairs is None and self.mean is None and is_flat_crowd(x):
+            self.mean = mean_step(x, y - residual)
+        return residual
+
+    def plain(self, residual: Tensor) -> Tensor:
+        """P r."""
+        return residual if self.mean is None else residual @ self.mean
 
     def step(self, residual: Tensor) -> Tensor:
         if self.pairs is None:
-            return residual
+            return self.plain(residual)
         turns, moves = self.pairs
-        return residual - (moves * inner(turns, residual)).sum(0)
+        return self.plain(residual) - (moves * inner(turns, residual)).sum(0)
 
-    def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
-        turn = residual - state.residual
-        pair = torch.stack((turn, trial - state.x + turn))
-        whole = norms(turn)
-        if self.pairs is not None and self.pairs.shape[1] < self.memory:
-            pair = pair - (self.pairs * inner(self.pairs[0], turn)).sum(1)
-        else:
-            self.pairs = None
+    def learn(self, before: Tensor, step: Tensor, after: Tensor, kept: Tensor) -> None:
+        turn = after - before
+        pair = torch.stack((turn, step + self.plain(turn)))
+        size = whole = norms(turn)
+        if self.pairs is not None:
+            # More than there are entries would keep the newer ones out.
+            if self.pairs.shape[1] < min(self.memory, turn[0].numel()):
+                pair = pair - (self.pairs * inner(self.pairs[0], turn)).sum(1)
+                size = norms(pair[0])
+            else:
+                self.pairs = None
 
         # What the others explain up to a hundredth is mostly how g bends.
-        size = norms(pair[0])
-        fresh = (size > 1e-2 * whole) & (size < torch.inf)
+        fresh = size > 1e-2 * whole
         pair = torch.where(per_sample(fresh, turn), pair / per_sample(size, turn), 0.0)
         pair = pair.unsqueeze(1)
         self.pairs = pair if self.pairs is None else torch.cat((self.pairs, pair), 1)
@@ -156,6 +177,11 @@ class Secants(Picard):
         super().take(rows)
         if self.pairs is not None:
             self.pairs = self.pairs[:, :, rows]
+
+    def to(self, g: Map, dtype: torch.dtype) -> None:
+        super().to(g, dtype)
+        self.pairs = None if self.pairs is None else self.pairs.to(dtype)
+        self.mean = None if self.mean is None else self.mean.to(dtype)
 
 
 class Tangents(Picard):
@@ -176,15 +202,38 @@ class Tangents(Picard):
         columns = residual.reshape(*inverse.shape[:-1], 1)
         return (inverse @ columns).reshape(residual.shape)
 
-    def learn(self, state: State, trial: Tensor, residual: Tensor, accepted: Tensor) -> None:
-        self.here = torch.where(per_sample(accepted, self.there), self.there, self.here)
+    def learn(self, before: Tensor, step: Tensor, after: Tensor, kept: Tensor) -> None:
+        self.here = torch.where(per_sample(kept, self.there), self.there, self.here)
 
     def take(self, rows: Tensor) -> None:
         super().take(rows)
         self.here = self.here[rows]
 
+    def to(self, g: Map, dtype: torch.dtype) -> None:
+        super().to(g, dtype)
+        vars(self).pop("here", None)  # the next residual is at other points
+
 
 def inner(v: Tensor, w: Tensor) -> Tensor:
     """The inner products of vectors (m, B, *event), with the shape to multiply these with."""
-    products = (v * w).flatten(2).sum(-1)
-    return products.reshape(*products.shape, *[1] * (v.dim() - 2))
+    return (v * w).sum(tuple(range(2, v.dim())), keepdim=True)
+
+
+def is_flat_crowd(x: Tensor) -> bool:
+    """Whether there are many vectors for their length."""
+    return x.dim() == 2 and len(x) >= CROWD * x.shape[1]
+
+
+def mean_step(x: Tensor, images: Tensor) -> Tensor:
+    r"""Transposed :math:`P = (I + A)^{-1}` of the fit of images by :math:`(I + A) x + c`.
+
+    All samples share it, for they share g; rows that are not finite have no say.
+    """
+    dtype, whole = images.dtype, images.isfinite().all(1, keepdim=True)
+    x, images = (torch.where(whole, t, 0.0).double() for t in (x, images))
+    x, images = x - x.mean(0), images - images.mean(0)
+    gram = x.mT @ x
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    ridge = RIDGE * gram.diagonal().mean() * eye
+    fit = torch.linalg.solve_ex(x.mT @ images + ridge, gram + ridge)[0]
+    return torch.where(fit.isfinite().all(), fit, eye).to(dtype)
