@@ -329,13 +329,14 @@ def _hasty_threads():
 
 @pytest.mark.usefixtures("_hasty_threads")
 def test_threads_that_share_what_is_remembered_do_not_mix_it_up():
-    norms_of = LipschitzMLP(3, (6, 4)).limiter.norms
-    weights = [build("mlp", seed=seed)[0].branch.weights for seed in range(3)]
-    expected = [norms_of.function([w.detach() for w in ws]).values for ws in weights]
+    held = LipschitzMLP(3, (6, 4)).limiter.held
+    limit = torch.tensor(0.9, dtype=torch.float64)
+    weights = [(*build("mlp", seed=seed)[0].branch.weights, limit) for seed in range(3)]
+    expected = [held.function([w.detach() for w in ws]).scale for ws in weights]
 
     def work(i):
         for _ in range(50):
-            assert torch.equal(norms_of(*weights[i]).values, expected[i])
+            assert torch.equal(held(*weights[i]).scale, expected[i])
 
     in_threads(work)
 

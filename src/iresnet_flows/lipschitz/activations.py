@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from iresnet_flows.abstract import AbstractModule
 from iresnet_flows.maps.functions import cast
 from iresnet_flows.maps.perceptrons import Nonlinearity
+from iresnet_flows.nodes import node
 from iresnet_flows.pullback import vjp
 from iresnet_flows.stateless import call_with
 
@@ -96,7 +97,7 @@ class ConcatenatedSine(Fixed):
         return torch.cat((z.sin(), z.cos()), 1)
 
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        features, slopes = SineCosine.apply(z)
+        features, slopes = node(SineCosine, z)
         return features, slopes
 
 
@@ -220,7 +221,7 @@ class SharpLipSwish:
         return z * torch.sigmoid(self.beta * z) / 1.1
 
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = SwishSlope.apply(z, self.beta)
+        value, slope = node(SwishSlope, z, self.beta)
         return value, slope.unsqueeze(1)
 
 

@@ -104,7 +104,7 @@ class LipschitzElementwise(VectorBranch):
         return LipschitzElementwisePerceptron(maps, biases, activations, bound)
 
 
-def limit_each(parameters: tuple[Tensor, ...], limit: float) -> tuple[Tensor, Tensor]:
+def limit_each(parameters: tuple[Tensor, ...], limit: float) -> tuple[tuple[Tensor, ...], Tensor]:
     """The outer weights, each row of them shrunk for its own bound, and the largest bound left.
 
     Arguments:
@@ -126,4 +126,4 @@ def limit_each(parameters: tuple[Tensor, ...], limit: float) -> tuple[Tensor, Te
     within = torch.where(within < units.tiny, 0.0, within).clamp_max(units.max)
     scales = within / torch.maximum(bounds, within).clamp_min(units.tiny)
     left = (bounds.detach() / within.clamp_min(units.tiny)).clamp_max(1).amax() * limit
-    return shrunk(weight, scales.unsqueeze(1)), left
+    return (parameters[0].clone(), shrunk(weight, scales.unsqueeze(1))), left

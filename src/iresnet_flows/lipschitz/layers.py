@@ -109,11 +109,8 @@ class LayeredBranch(BoundedBranch):
             parameters: What the bound depends on; the last weight comes last.
             limit: What it is at most.
         """
-        last, bound = self.limiter(parameters, limit)
-        # Copies, for what is made of them may be evaluated after a step that changes the weights.
-        # A slice of a ParameterList would cut what stands in for parameters from its graph.
-        hidden = [weight.clone() for weight in tuple(self.weights)[:-1]]
-        return (*hidden, last), bound
+        held, bound = self.limiter(parameters, limit)
+        return held[-len(self.weights) :], bound
 
     def conditioned(
         self, context: Tensor | None

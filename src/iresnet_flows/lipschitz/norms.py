@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from iresnet_flows.nodes import node
 from iresnet_flows.remembered import Remembered
 
 __all__ = [
@@ -45,8 +47,8 @@ class Bounds(NamedTuple):
 
 
 Norms = Callable[[tuple[Tensor, ...]], Bounds]
-Limiter = Callable[[tuple[Tensor, ...], float], tuple[Tensor, Tensor]]
-"""Gives the last of some parameters, shrunk for a bound below a limit, and what that then is."""
+Limiter = Callable[[tuple[Tensor, ...], float], tuple[tuple[Tensor, ...], Tensor]]
+"""Gives parameters, the last one shrunk for a bound below a limit, and what that then is."""
 
 
 def matrix_norms(weights: Sequence[Tensor]) -> Bounds:
@@ -104,16 +106,24 @@ def schatten(gram: Tensor) -> tuple[Tensor, Tensor]:
     r"""The norms and :math:`G^{m-1} / \operatorname{tr} G^m` from Gram matrices (g, f, n, n)."""
     tiny = torch.finfo(gram.dtype).tiny
     first, *stages = STAGES[gram.real.dtype]
-    power, log_scale = torch.linalg.matrix_power(gram, first), gram.new_zeros(()).real
+    power, log_scale = powered(gram, first), gram.new_zeros(()).real
     for stage in stages:
         scale = diagonal(power).amax((1, 2)).clamp_min(tiny)
-        power = torch.linalg.matrix_power(times(power, scale.reciprocal()), stage)
+        power = powered(times(power, scale.reciprocal()), stage)
         log_scale = stage * (log_scale + scale.log())
 
     # That of a product of Hermitian matrices is the inner product of their entries.
     trace = (as_real(power) * as_real(gram)).flatten(1).sum(1).clamp_min(tiny)
     norms = ((trace.log() + log_scale) / (2 * (POWER + 1))).exp()
     return norms, times(power, trace.reciprocal())
+
+
+def powered(matrices: Tensor, power: int) -> Tensor:
+    """The power, one of two, of matrices (g, f, n, n)."""
+    flat = matrices.flatten(0, 1)
+    for _ in range(power.bit_length() - 1):
+        flat = torch.bmm(flat, flat)  # `matmul` expands and reshapes first
+    return flat.unflatten(0, matrices.shape[:2])
 
 
 def as_real(matrices: Tensor) -> Tensor:
@@ -205,7 +215,7 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
 
 
 class Shrink(torch.autograd.Function):
-    r"""The last weight times :math:`s = \min(1, \ell / \prod_i r_i)`, at hand, with bounds r.
+    r"""Copies of the weights, the last of them times :math:`s = \min(1, \ell / \prod_i r_i)`.
 
     An ordinary backward uses the slopes at hand. One that is itself recorded computes them anew,
     so that second derivatives exist, also where singular values coincide and those of a singular
@@ -215,29 +225,36 @@ class Shrink(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(norms: Norms, limit: Tensor, scale: Tensor, *tensors: Tensor) -> Tensor:
-        return shrunk(tensors[len(tensors) // 2 - 1], scale)
+    def forward(
+        norms: Norms, limit: Tensor, scale: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        *others, last = tensors[: len(tensors) // 2]
+        # Copies, for what is made of them may be evaluated after a step that changes the weights.
+        return *(other.clone() for other in others), shrunk(last, scale)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.norms, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         limit, scale, *tensors = ctx.saved_tensors
         count = len(tensors) // 2
         weights, slopes = tensors[:count], tensors[count:]
         if torch.is_grad_enabled():
             bounds, slopes = ctx.norms(weights)
             scale = shrinkage(bounds, limit)[0]
-        scale = scale.to(cotangent.dtype)
+        *others, last = cotangents
+        scale = scale.to(last.dtype)
         # The scale does not move below the limit.
-        moving = (scale < 1).to(scale.dtype) * scale
-        pull = moving * (cotangent * weights[-1]).sum()
-        gradients = [-pull * slope for slope in slopes]
-        gradients[-1] = gradients[-1] + scale * cotangent
-        return None, None, None, *gradients, *[None] * count
+        pull = (scale < 1).to(scale.dtype) * scale * (last * weights[-1]).sum()
+        direct = (*others, scale * last)
+        return (
+            *[None] * 3,
+            *(torch.addcmul(c, s, pull, value=-1) for c, s in zip(direct, slopes, strict=True)),
+            *[None] * count,
+        )
 
 
 def shrunk(weight: Tensor, scale: Tensor) -> Tensor:
@@ -258,6 +275,24 @@ def shrinkage(bounds: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     return (most - total).clamp_max(0).exp(), torch.minimum(total, most).exp()
 
 
+class Held(NamedTuple):
+    """What `ProductLimiter` makes of parameters, without gradient.
+
+    Arguments:
+        parameters: They, the last one shrunk.
+        bound: The product of bounds that they have.
+        within: The limit for the product before rounding.
+        scale: What the last one was multiplied by.
+        slopes: Those of the `Bounds`.
+    """
+
+    parameters: tuple[Tensor, ...]
+    bound: Tensor
+    within: Tensor
+    scale: Tensor
+    slopes: tuple[Tensor, ...]
+
+
 class ProductLimiter:
     """Holds the product of bounds below a limit.
 
@@ -267,19 +302,33 @@ class ProductLimiter:
     """
 
     def __init__(self, norms: Norms) -> None:
-        self.norms = Remembered(norms)
+        self.norms = norms
+        self.held = Remembered(partial(hold, norms))
 
-    def __call__(self, parameters: tuple[Tensor, ...], limit: float) -> tuple[Tensor, Tensor]:
-        """The last weight, shrunk, and the product that it leaves."""
-        last = parameters[-1]
-        bounds: Bounds = self.norms(*parameters)
-        # Scaling rounds the entries of W s by u |W s|, which in norm is u k r^(1/2) |W| s at most,
-        # and tiny ones by a quantum, which is k (m n k^2)^(1/2) of it.
-        taps = math.prod(last.shape[2:])
-        slack = 1 + torch.finfo(last.dtype).eps * (1 + (taps * min(last.shape[:2])) ** 0.5) + 1e-12
-        others = bounds.values[:-1].log().sum().exp()
-        lost = others * (quantum(last.dtype) * (taps * last.numel()) ** 0.5)
-        within = (limit / slack - lost).clamp_min(0)
-        scale, product = shrinkage(bounds.values, within)
-        weight = Shrink.apply(self.norms.function, within, scale, *parameters, *bounds.slopes)
-        return weight, (product * slack + lost).clamp_max(limit)
+    def __call__(
+        self, parameters: tuple[Tensor, ...], limit: float
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The parameters, the last one shrunk, and the product that they leave."""
+        held: Held = self.held(*parameters, torch.tensor(limit, dtype=torch.float64))
+        if not torch.is_grad_enabled():
+            return held.parameters, held.bound
+        weights = node(Shrink, self.norms, held.within, held.scale, *parameters, *held.slopes)
+        return weights, held.bound
+
+
+def hold(norms: Norms, tensors: tuple[Tensor, ...]) -> Held:
+    """What is remembered for some parameters and a limit, in that order."""
+    *parameters, limit = tensors
+    *others, last = parameters
+    bounds = norms(tuple(parameters))
+    limit = limit.to(bounds.values.device)
+    # Scaling rounds the entries of W s by u |W s|, which in norm is u k r^(1/2) |W| s at most,
+    # and tiny ones by a quantum, which is k (m n k^2)^(1/2) of it.
+    taps = math.prod(last.shape[2:])
+    slack = 1 + torch.finfo(last.dtype).eps * (1 + (taps * min(last.shape[:2])) ** 0.5) + 1e-12
+    tiny = quantum(last.dtype) * (taps * last.numel()) ** 0.5
+    lost = bounds.values[:-1].log().sum().exp() * tiny
+    within = (limit / slack - lost).clamp_min(0)
+    scale, product = shrinkage(bounds.values, within)
+    bound = torch.minimum(product * slack + lost, limit)
+    return Held((*others, shrunk(last, scale)), bound, within, scale, bounds.slopes)

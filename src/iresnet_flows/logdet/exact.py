@@ -68,11 +68,10 @@ class Exact:
             v = jacobian.basis()
             dense, steps = jacobian.dense_in_steps()
             value = measure(function, dense.unsqueeze(1))
-            w = derivative_rows(function, dense).reshape(v.shape)
-        # The whole value is the first total; the others give their share of the gradient alone.
-        totals = torch.cat((value[None], value.new_zeros(len(v) - 1, *value.shape)))
+            w = derivative_rows(function, dense).reshape(len(v), *jacobian.batch_event)
         weigh = partial(rows_of, function)
-        return with_gradient(jacobian, weigh, totals, v, w, value.new_zeros(0), steps).sum(0)
+        total = with_gradient(jacobian, weigh, value[None], v, w, value.new_zeros(0), steps)
+        return total.squeeze(0)
 
 
 def measure(function: Function, m: Tensor) -> Tensor:
@@ -90,7 +89,8 @@ def derivative_rows(function: Function, m: Tensor) -> Tensor:
 
 
 def rows_of(function: Function, jacobian: Jacobian, v: Tensor, _: Tensor) -> Tensor:
-    return derivative_rows(function, jacobian.dense()).reshape(v.shape).to(v.dtype)
+    rows = derivative_rows(function, jacobian.dense())
+    return rows.reshape(len(v), *jacobian.batch_event).to(v.dtype)
 
 
 def logdet_plus_identity(m: Tensor) -> Tensor:

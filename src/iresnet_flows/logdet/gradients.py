@@ -10,6 +10,7 @@ from torch import Tensor
 
 from iresnet_flows.logdet.estimates import full_precision
 from iresnet_flows.maps.jacobians import Jacobian
+from iresnet_flows.nodes import node
 
 __all__ = ["Weigh", "with_gradient"]
 
@@ -52,7 +53,8 @@ class WithGradient(torch.autograd.Function):
         with full_precision(v):
             if torch.is_grad_enabled():
                 w, steps = ctx.weigh(jacobian, v, coefficients), ()
-            w = w * cotangents[0].reshape(*w.shape[:2], *[1] * (w.dim() - 2)).to(w.dtype)
+            c = cotangents[0]
+            w = w * c.reshape(*c.shape, *[1] * (w.dim() - 2)).to(w.dtype)
             gradients = jacobian.cotangents(w, v, steps)
             return *[None] * 7, *gradients, *[None] * ctx.steps
 
@@ -81,7 +83,8 @@ def with_gradient(
         coefficients: What else the weights were made with.
         steps: What the Jacobian was computed by, if v is its basis.
     """
-    return WithGradient.apply(
+    return node(
+        WithGradient,
         weigh,
         jacobian.rebuild,
         len(steps),

@@ -103,7 +103,7 @@ class Jacobian(ABC):
         return as_matrices(self.apply(self.basis()))
 
     def basis(self) -> Tensor:
-        """The d unit vectors, ``(d, B, *event)``."""
+        """The d unit vectors, ``(d, B, *event)``, or ``(d, 1, *event)`` for all rows."""
         batch, *event = self.batch_event
         d = self.features()
         eye = torch.eye(d, dtype=self.tensors[0].dtype, device=self.tensors[0].device)
@@ -183,6 +183,12 @@ class ChainJacobian(Jacobian):
     def take(self, rows: Tensor) -> ChainJacobian:
         return type(self)(self.maps, tuple(s[rows] for s in self.slopes))
 
+    def basis(self) -> Tensor:
+        # One row stands for all: the first map is the same at every point.
+        d, (_, *event) = self.features(), self.batch_event
+        like = self.tensors[0]
+        return torch.eye(d, dtype=like.dtype, device=like.device).reshape(d, 1, *event)
+
     def apply(self, v: Tensor) -> Tensor:
         return self.apply_in_steps(v)[0]
 
@@ -214,6 +220,7 @@ class ChainJacobian(Jacobian):
             w = linear.transposed(w).unflatten(2, slopes.shape[1:3])
             slopes_bar.append(add_up(w * z.unsqueeze(2), 0))
             w = add_up(w * slopes, 2)
+        w = w if v.shape[1] == w.shape[1] else w.sum(1, keepdim=True)
         weights.append(self.maps[0].cotangent(w, v))
         return *weights[::-1], *slopes_bar[::-1]
 
