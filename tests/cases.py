@@ -398,7 +398,7 @@ SIZES = {
             ("dense", LipschitzDenseNet, (d + d % 2 + 4, 6)),
             ("elementwise", of_one_width, (6,)),
         )
-        for context in ((None, 2) if d in (3, 64) else (None,))
+        for context in (None, 2)
     },
     "convolutions, 3 x 8 x 8": convolutions((3, 8, 8), (6, 6), (3, 1, 3)),
     "convolutions, 3 x 8 x 8, context": convolutions(

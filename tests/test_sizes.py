@@ -19,14 +19,21 @@ ESTIMATORS = {
 }
 
 each_size = pytest.mark.parametrize("case", SIZES.values(), ids=SIZES)
+each_step = pytest.mark.parametrize("step", [0.0, 0.5, 30.0], ids=["fresh", "moved", "blown up"])
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
 @each_size
+@each_step
 @both_dtypes
 @pytest.mark.parametrize("kind", SOLVERS)
-def test_the_inverse_is_as_near_as_the_solver_says(case, dtype, kind):
-    contract.inverts_within_its_error_bound(case, dtype, kind())
+def test_the_inverse_is_as_near_as_the_solver_says(case, step, dtype, kind):
+    contract.inverts_within_its_error_bound(replace(case, step=step), dtype, kind())
+
+
+@each_size
+def test_copies_are_the_same_layer(case):
+    contract.survives_copies(case)
 
 
 @each_size

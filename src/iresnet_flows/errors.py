@@ -28,7 +28,16 @@ class InverseNotAvailable(NotImplementedError):
 
 
 class InputOutsideDomain(ValueError):
-    """A value outside of what a transform takes; the message says what that is."""
+    """A value outside of what a transform takes; the message says what that is.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.layers import Logit
+        >>> Logit().transform(torch.tensor([[2.0]]))
+        Traceback (most recent call last):
+        ...
+        iresnet_flows.errors.InputOutsideDomain: x must lie in [0, 1], as pixels / 255 do, got ...
+    """
 
 
 class InverseNotConverged(RuntimeError):

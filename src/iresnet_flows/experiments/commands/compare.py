@@ -69,8 +69,7 @@ def compare(
     # Lightning takes seconds to import, which --help need not.
     from iresnet_flows.experiments.comparison.compare import Settings
     from iresnet_flows.experiments.comparison.compare import compare as run
-    from iresnet_flows.experiments.comparison.contenders import CONTENDERS, chosen
-    from iresnet_flows.experiments.comparison.contenders.recipes import is_installed
+    from iresnet_flows.experiments.comparison.contenders import chosen, installed
     from iresnet_flows.experiments.comparison.report import terminal_report
     from iresnet_flows.experiments.comparison.results import Match
     from iresnet_flows.experiments.data import load
@@ -83,10 +82,12 @@ def compare(
     check_device(device)
     check_jobs(jobs)
     check_seeds(seed or [])
-    names_of_models = None if models is None else models.split(",")
+    console = terminal()
+    named = None if models is None else models.split(",")
     if models == "all":
-        names_of_models = [name for name, each in CONTENDERS.items() if is_installed(each)]
-    who = chosen(names_of_models, contender or [])
+        named, left_out = installed()
+        console.print("\n".join(left_out))
+    who = chosen(named, contender or [])
     names = list(dict.fromkeys(data or ["digits"]))
     settings = Settings(
         seeds=tuple(dict.fromkeys(seed or [0])),
@@ -100,11 +101,6 @@ def compare(
         command=command_line(),
     )
     datasets = {name: load(name, data_dir).first(rows) for name in names}
-    console = terminal()
-    if models == "all":
-        for each in CONTENDERS.values():
-            if not is_installed(each):
-                console.print(f"{each.title} is left out: pip install {each.requires} brings it.")
     keep_freed_memory()  # also where runs are carried out here, one at a time
     with output_folder(out) as folder, interruptible(folder, console, STOPPED):
         results = run(settings, datasets, who, folder, fresh, console)

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from iresnet_flows.experiments.comparison.contenders.matching import YARDSTICK, build, width_of
 from iresnet_flows.experiments.comparison.contenders.recipes import Contender
-from iresnet_flows.experiments.comparison.contenders.registry import CONTENDERS, PAPER, chosen
+from iresnet_flows.experiments.comparison.contenders.registry import (
+    CONTENDERS,
+    PAPER,
+    chosen,
+    installed,
+)
 
-__all__ = ["CONTENDERS", "PAPER", "YARDSTICK", "Contender", "build", "chosen", "width_of"]
+__all__ = [
+    "CONTENDERS",
+    "PAPER",
+    "YARDSTICK",
+    "Contender",
+    "build",
+    "chosen",
+    "installed",
+    "width_of",
+]

@@ -10,11 +10,15 @@ from iresnet_flows.experiments.comparison.contenders.continuous import CONTINUOU
 from iresnet_flows.experiments.comparison.contenders.couplings import COUPLINGS
 from iresnet_flows.experiments.comparison.contenders.foreign import from_spec, registered
 from iresnet_flows.experiments.comparison.contenders.libraries import LIBRARIES
-from iresnet_flows.experiments.comparison.contenders.recipes import Contender, require_installed
+from iresnet_flows.experiments.comparison.contenders.recipes import (
+    Contender,
+    is_installed,
+    require_installed,
+)
 from iresnet_flows.experiments.comparison.contenders.residual import RESIDUAL
 from iresnet_flows.experiments.comparison.contenders.unconstrained import UNCONSTRAINED
 
-__all__ = ["CONTENDERS", "PAPER", "chosen"]
+__all__ = ["CONTENDERS", "PAPER", "chosen", "installed"]
 
 PAPER = (
     "resnet",
@@ -72,6 +76,13 @@ def chosen(models: Sequence[str] | None, foreign: Sequence[str] = ()) -> list[Co
     for contender in found:
         require_installed(contender)
     return [*found, *(from_spec(spec) for spec in dict.fromkeys(foreign))]
+
+
+def installed() -> tuple[list[str], list[str]]:
+    """The names of those whose libraries are there, and a sentence on each of the others."""
+    there = [name for name, each in CONTENDERS.items() if is_installed(each)]
+    lacking = [each for name, each in CONTENDERS.items() if name not in there]
+    return there, [f"{e.title} is left out: pip install {e.requires} brings it." for e in lacking]
 
 
 def require_known(name: str, known: Sequence[str]) -> None:
