@@ -352,7 +352,10 @@ def test_several_seeds_give_mean_and_standard_error(tmp_path, monkeypatch):
     (row,) = json.loads((tmp_path / "table1.json").read_text())["rows"]
     first, second = row["nats_by_seed"].values()
     assert math.isclose(row["nats"], (first + second) / 2)
-    assert math.isclose(row["nats_standard_error"], abs(first - second) / 2)
+    runs = [Result.load(path).arrays["rows"] for path in (tmp_path / "runs").iterdir()]
+    of_rows = np.stack(runs).mean(0).var(ddof=1) / len(runs[0])
+    error = math.sqrt(((first - second) / 2) ** 2 + of_rows)
+    assert math.isclose(row["nats_standard_error"], error)
 
 
 BAD = {

@@ -12,6 +12,7 @@ pytest.importorskip("plotly")
 from commands import command
 
 from iresnet_flows.experiments.comparison.contenders import chosen
+from iresnet_flows.experiments.comparison.runs import contender
 from iresnet_flows.experiments.paper import fig2, table1
 from iresnet_flows.experiments.widths import parameters
 
@@ -36,7 +37,7 @@ def test_figure_2_sets_both_side_by_side(tmp_path, monkeypatch, capsys):
     assert not command(monkeypatch, *asked)
     rows = json.loads((tmp_path / "fig2.json").read_text())["rows"]
     assert [(row["data"], row["model"]) for row in rows] == [
-        (data, model) for data in ("two-moons", "rings") for model in ("glow", "i-resnet")
+        (data, model) for data in ("two-moons", "rings") for model in fig2.SCALES["quick"]
     ]
     assert all(math.isfinite(row["nats"]) for row in rows)
     assert (tmp_path / "fig2.png").stat().st_size > 10_000
@@ -47,6 +48,12 @@ def test_figure_2_is_of_two_models(tmp_path, monkeypatch, capsys):
     asked = ("reproduce", "fig2", "--models", "nice", "--out", tmp_path)
     assert command(monkeypatch, *asked) == 2
     assert "leave out --models" in capsys.readouterr().err
+
+
+def test_at_the_scale_quick_both_have_the_same_depth():
+    glow, i_resnet = map(contender, fig2.SCALES["quick"])
+    assert len(glow.make(2, 4)._transform._transforms) == 12 * 3
+    assert len(i_resnet.make(2, 4)._transform._transforms) == 12 * 2
 
 
 def test_deep_twins_have_the_depth_of_the_paper_and_similar_size():
