@@ -26,6 +26,19 @@ def needs(example):
     return [*hosts, *ours, *experiments, *bridged]
 
 
+@pytest.fixture
+def _own_parameters():
+    """Pyro keeps parameters by name for a whole process, and each example is to begin anew."""
+    try:
+        import pyro
+    except ImportError:
+        yield
+    else:
+        with pyro.get_param_store().scope():
+            yield
+
+
+@pytest.mark.usefixtures("_own_parameters")
 @pytest.mark.parametrize(("page", "example", "shown"), EXAMPLES)
 def test_example_runs(page, example, shown, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # sbi writes its logs where it is run
