@@ -158,7 +158,7 @@ class Solver(ABC):
 
         loop.stepper.to(g.to(precise), precise)
         state = loop.iterate(y.to(precise), x.to(precise), steps, self.max_steps)
-        length, _, error = loop.judge(state)
+        length, error = loop.judge(state)
         converged = error <= loop.tolerance(length)
         cast = torch.finfo(y.dtype).eps * length * (y.dtype != precise)
         return Solution(state.x.to(y.dtype), (error + cast).to(y.dtype), converged, state.steps)
@@ -227,6 +227,7 @@ class Loop:
             count = int(left.sum())
             if not count:
                 return state if rows is None else whole.put(rows, state)
+            everyone = count == left.numel()
             # Rows leave by the half, for each selection is a copy; torch.func hides them.
             if 2 * count <= len(left) and not is_wrapped(going):
                 keep = left.nonzero().flatten()
@@ -234,7 +235,8 @@ class Loop:
                 rows = keep if rows is None else rows[keep]
                 state, going = state.take(keep), going[keep]
                 self.stepper.take(keep)
-            state = self.advance(state, going, everyone=count == concrete(going).numel())
+                everyone = True
+            state = self.advance(state, going, everyone)
 
     def start(self, y: Tensor, x: Tensor, steps: Tensor) -> State:
         residual = self.stepper.residual(x, y)
@@ -282,17 +284,20 @@ class Loop:
 
     def going(self, state: State, max_steps: int, gap: Tensor) -> Tensor:
         """Which samples can and must be improved, if errors are residuals over gap at most."""
-        length = norms(state.x)
-        rounding = torch.finfo(state.x.dtype).eps * (length + state.reach)
+        length, rounding = self.scales(state)
         enough = torch.maximum(gap * self.tolerance(length) - rounding, rounding)
         able = (state.size < torch.inf) & (state.steps < max_steps) & ~state.stalled
         return (state.size > enough) & able
 
-    def judge(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        """The norms of the points, what the residuals' rounding is, and bounds of the errors."""
+    def judge(self, state: State) -> tuple[Tensor, Tensor]:
+        """The norms of the points, and bounds of their errors."""
+        length, rounding = self.scales(state)
+        return length, (state.size + rounding) / self.gap
+
+    def scales(self, state: State) -> tuple[Tensor, Tensor]:
+        """The norms of the points, and what the rounding of their residuals is."""
         length = norms(state.x)
-        rounding = torch.finfo(state.x.dtype).eps * (length + state.reach)
-        return length, rounding, (state.size + rounding) / self.gap
+        return length, torch.finfo(state.x.dtype).eps * (length + state.reach)
 
     def tolerance(self, length: Tensor) -> Tensor:
         """What the error of a solution of that norm may be."""
