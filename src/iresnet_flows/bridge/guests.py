@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.checks import check_tensor
+from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import InverseNotAvailable
 from iresnet_flows.layers.contract import Layer
 
-__all__ = ["ForeignLayer", "Guest", "per_sample"]
+__all__ = ["ForeignLayer", "Guest", "per_sample", "span"]
 
 OTHER = {"forward": "inverse", "inverse": "forward"}
 
@@ -161,3 +162,9 @@ def kind_of_error() -> type[InverseNotAvailable]:
 def per_sample(ladj: Any, x: Tensor) -> Tensor:
     """A log-det of a host, maybe one number for all samples and of another dtype, as (B,)."""
     return torch.as_tensor(ladj, dtype=x.dtype, device=x.device).expand(len(x))
+
+
+def span(x: Tensor) -> str:
+    """The range of the values, as messages say it."""
+    low, high = (float(end) for end in concrete(x).aminmax())
+    return f"[{low:.6g}, {high:.6g}]"

@@ -8,8 +8,7 @@ from nflows.transforms import base
 from torch import Tensor
 
 from iresnet_flows import errors
-from iresnet_flows.bridge.guests import ForeignLayer, Guest
-from iresnet_flows.concrete import concrete
+from iresnet_flows.bridge.guests import ForeignLayer, Guest, span
 from iresnet_flows.nflows import InputOutsideDomain, LayerTransform
 
 __all__ = ["InverseNotAvailable", "NflowsLayer", "recognised"]
@@ -31,9 +30,8 @@ class NflowsLayer(ForeignLayer):
             return function(x, context)
         except base.InputOutsideDomain as error:  # which says nothing in nflows
             raise InputOutsideDomain(
-                f"{self._name()} cannot take some of x, which lie in "
-                f"[{concrete(x).min():.6g}, {concrete(x).max():.6g}], in its {side}: they are "
-                "outside of its domain."
+                f"{self._name()} cannot take some of x, which lie in {span(x)}, in its {side}: "
+                "they are outside of its domain."
             ) from error
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from torch.distributions.transforms import _InverseTransform
 
-from iresnet_flows.bridge.guests import ForeignLayer, Guest
+from iresnet_flows.bridge.guests import ForeignLayer, Guest, span
 from iresnet_flows.bridge.renewal import renewed
 from iresnet_flows.concrete import concrete
 from iresnet_flows.distributions import LayerTransform
@@ -58,7 +58,7 @@ class BuiltLayer(ForeignLayer):
         if domain is not constraints.real and not concrete(domain.check(x)).all():
             raise InputOutsideDomain(
                 f"{self._name()} takes values in {domain}, and some of x, which lie in "
-                f"[{concrete(x).min():.6g}, {concrete(x).max():.6g}], are outside."
+                f"{span(x)}, are outside."
             )
 
 
