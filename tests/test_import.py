@@ -35,6 +35,11 @@ print([host for host in {HOSTS} if host in sys.modules])
     assert python(code).strip() == "[]"
 
 
+def test_the_package_does_not_bring_the_compiler_along():
+    code = "import sys; import iresnet_flows; print('torch._dynamo' in sys.modules)"
+    assert python(code).strip() == "False"
+
+
 @pytest.mark.parametrize(("module", "host", "package"), ADAPTERS, ids=[a[0] for a in ADAPTERS])
 def test_an_absent_host_is_answered_with_the_extra_that_brings_it(module, host, package):
     code = f"""

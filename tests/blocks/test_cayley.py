@@ -8,7 +8,16 @@ import pytest
 import torch
 from cases import hostile
 
-from iresnet_flows import CayleyBlock, Exact, LipschitzMLP, PowerSeries, RussianRoulette
+from iresnet_flows import (
+    Anderson,
+    CayleyBlock,
+    Exact,
+    FixedPoint,
+    LipschitzMLP,
+    PowerSeries,
+    RussianRoulette,
+)
+from iresnet_flows.maps.derived import Negative
 
 
 def build(features: int = 3, hidden=(8, 8), log_det=None, **kwargs) -> CayleyBlock:
@@ -70,3 +79,33 @@ def test_the_bias_bound_bounds_what_is_left_out(terms):
         estimates.append(block.log_abs_det(x))
     short, long = estimates
     assert ((short.value - long.value).abs() <= short.bias_bound + 1e-9).all()
+
+
+@pytest.mark.parametrize("max_steps", [1, 3, 10, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_error_bound_of_its_inverse_is_a_bound(max_steps, dtype):
+    block = build()
+    x = 3 * torch.randn(20, 3, dtype=torch.float64)
+    y = block.transform(x)
+    g = block.to(dtype).branch.at()
+    rhs = math.sqrt(2) * y.to(dtype).double()
+    w = FixedPoint().solve(Negative(g.to(torch.float64)), rhs, g.lipschitz).value
+    truth = math.sqrt(2) * w - y.to(dtype).double()
+    block.solver = Anderson(max_steps=max_steps)
+    solution = block.solve(y.to(dtype))
+    error = (solution.value.double() - truth).norm(dim=-1)
+    assert (error <= solution.error_bound.double() * (1 + 1e-6) + 1e-9).all()
+    assert (solution.steps <= max_steps).all()
+    if max_steps in (1, 100):
+        assert (solution.converged == (max_steps == 100)).all()
+
+
+def test_a_solution_has_the_gradient_of_the_inverse():
+    block = build()
+    y = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    tensors = (y, *block.parameters())
+    results = [
+        torch.autograd.grad(x.square().sum(), tensors)
+        for x in (block.solve(y).value, block.invert(y))
+    ]
+    torch.testing.assert_close(*results)

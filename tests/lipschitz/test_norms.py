@@ -178,3 +178,11 @@ def test_precisions_of_single_backends_are_no_obstacle(monkeypatch):
     weight = torch.randn(64, 64)
     bound = spectral_norm_bound(weight)
     assert bound >= torch.linalg.matrix_norm(weight.double(), 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of dynamo, about itself
+def test_a_compiled_bound_does_not_rely_on_the_precision_of_its_time():
+    weight = torch.randn(64, 64)
+    torch._dynamo.reset()
+    bound = torch.compile(spectral_norm_bound, backend="eager", fullgraph=True)(weight)
+    assert bound == spectral_norm_bound(weight.double())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import replace
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from iresnet_flows.blocks.recomputed import recomputed
 from iresnet_flows.checks import check_kind
-from iresnet_flows.inverse import Anderson, Equation, Solver
+from iresnet_flows.inverse import Anderson, Equation, Solution, Solver, attach
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
 from iresnet_flows.logdet import Estimator, Exact, LogDet, RussianRoulette
@@ -36,8 +38,15 @@ Side = TypeVar("Side", bound=Callable[..., Any])
 
 def solved(side: Side) -> Side:
     """Marks a side that solves: it ends by its values, which a compiler does not have."""
-    uncompiled: Side = torch.compiler.disable(side)
-    return uncompiled
+
+    @wraps(side)
+    def solving(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            # Marking it at once would import the compiler with the package.
+            return torch.compiler.disable(side)(*args, **kwargs)
+        return side(*args, **kwargs)
+
+    return cast("Side", solving)
 
 
 def itself(g: Map) -> Map:
@@ -114,6 +123,18 @@ class BranchedLayer(Layer):
             return (self.solver or SOLVER).root(side(g), rhs, g.lipschitz)
         equation, tensors = self.equation(g, rhs, context, side)
         return equation.root(rhs, tensors, side(g))
+
+    def solution(
+        self,
+        g: Residual,
+        rhs: Tensor,
+        context: Tensor | None,
+        side: Callable[[Map], Map] = itself,
+    ) -> Solution:
+        """That w with its certified error, converged or not; the value has its gradient."""
+        equation, tensors = self.equation(g, rhs, context, side)
+        solution = equation.solver.solve(side(g), rhs, g.lipschitz)
+        return replace(solution, value=attach(equation, solution.value, rhs, tensors))
 
     def equation(
         self,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from iresnet_flows.blocks.branched import BranchedLayer, solved
+from iresnet_flows.inverse import Solution
+from iresnet_flows.inverse.iteration import norms
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import CAYLEY
 from iresnet_flows.maps.derived import Negative
@@ -85,6 +89,17 @@ class CayleyBlock(BranchedLayer):
     @solved
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return ROOT * self.root(self.residual(y, context), ROOT * y, context, Negative) - y
+
+    @solved
+    def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
+        """The inverse with its certified error, converged or not; the value has its gradient."""
+        g = self.residual(y, context)
+        solution = self.solution(g, ROOT * y, context, Negative)
+        w = solution.value
+        x = ROOT * w - y
+        with torch.no_grad():
+            rounding = torch.finfo(x.dtype).eps * (ROOT * norms(w) + norms(y))
+        return replace(solution, value=x, error_bound=ROOT * solution.error_bound + rounding)
 
     @solved
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> LogDet:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from iresnet_flows.blocks.branched import BranchedLayer, solved
-from iresnet_flows.inverse import Solution, attach
+from iresnet_flows.inverse import Solution
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import RESIDUAL
 
@@ -93,11 +93,7 @@ class InvertibleResidualBlock(BranchedLayer):
     @solved
     def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
         """The inverse with its certified error, converged or not; the value has its gradient."""
-        g = self.residual(y, context)
-        equation, tensors = self.equation(g, y, context)
-        solution = equation.solver.solve(g, y, g.lipschitz)
-        value = attach(equation, solution.value, y, tensors)
-        return Solution(value, solution.error_bound, solution.converged, solution.steps)
+        return self.solution(self.residual(y, context), y, context)
 
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> LogDet:
         """log|det(I + J_g(x))| with its standard error and a bound of its bias."""

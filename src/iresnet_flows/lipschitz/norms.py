@@ -170,9 +170,10 @@ def scaled(weight: Tensor, few: bool = True) -> tuple[Tensor, Tensor]:
     return wide / scale, scale
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def float32_is_exact() -> bool:
     """Whether products of float32 round as float32 does, and not as a format of fewer digits."""
+    if torch.compiler.is_compiling():  # what is compiled outlives the setting
+        return False
     try:
         return torch.get_float32_matmul_precision() == "highest"
     except RuntimeError:  # the precision of some backend was set apart
