@@ -17,13 +17,25 @@ def script(name):
 
 def test_times_that_cross_are_measured(monkeypatch, capsys):
     study = script("crossovers")
-    small = {"ROWS": 4, "WIDTH": 4, "DIMENSIONS": (2,), "STEPS": 1, "ROUNDS": 2}
+    small = {"ROWS": 4, "WIDTHS": (4,), "DIMENSIONS": (2,), "STEPS": 1, "ROUNDS": 2}
     for name, value in small.items():
         monkeypatch.setattr(study, name, value)
     study.main()
     *_, heads, _, row = capsys.readouterr().out.splitlines()
-    assert row.startswith("| 2 | ")
+    assert row.startswith("| 4 | 2 | ")
     assert row.count("|") == heads.count("|")
+
+
+def test_lengths_of_roulette_are_compared(monkeypatch, capsys):
+    study = script("lengths")
+    small = {"NETS": (study.Net(3, (4, 4)),), "TERMS": (2,), "ROWS": 8, "STEPS": 1, "DRAWS": 3}
+    for name, value in small.items():
+        monkeypatch.setattr(study, name, value)
+    study.main()
+    *_, heads, _, two, whole = capsys.readouterr().out.splitlines()
+    assert two.startswith("| d=3, 2x4 | 2 | ")
+    assert whole.startswith("| d=3, 2x4 | the whole series | ")
+    assert two.count("|") == heads.count("|")
 
 
 def test_a_rate_is_tried(monkeypatch, capsys):

@@ -79,7 +79,7 @@ def scores(x, log_det):
 
 
 truth, _ = scores(x, Exact())
-score, error = scores(x, RussianRoulette(terms=3, probes=4))
+score, error = scores(x, RussianRoulette(probes=4))
 off = (score - truth) / error
 
 print(f"standard error: {error.mean():.2f} nats; deviation of the scores: {truth.std():.1f}")
@@ -120,11 +120,11 @@ def unlisted(score):
 
 wrong = []
 for _ in range(20):
-    first, first_error = scores(x, RussianRoulette(terms=3, probes=4))
+    first, first_error = scores(x, RussianRoulette(probes=4))
     line = first.sort().values[COUNT - 1 : COUNT + 1].mean()
     again = ((first - line).abs() < 2 * first_error).nonzero()[:, 0]
     second, second_error = first.clone(), first_error.clone()
-    second[again], second_error[again] = scores(x[again], RussianRoulette(terms=3, probes=128))
+    second[again], second_error[again] = scores(x[again], RussianRoulette(probes=128))
     wrong.append((len(again), unlisted(first), unlisted(second)))
 
 rescored, before, after = torch.tensor(wrong).double().mean(0).tolist()

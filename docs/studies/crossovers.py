@@ -24,7 +24,7 @@ from iresnet_flows.inverse import Solver
 from iresnet_flows.logdet import Estimator
 
 ROWS = 256
-WIDTH = 128
+WIDTHS = (64, 128, 256)
 DIMENSIONS = (1, 2, 4, 8, 16, 32, 64, 128)
 STEPS = 60
 ROUNDS = 9
@@ -32,36 +32,38 @@ ROUNDS = 9
 
 def main() -> None:
     torch.set_num_threads(1)
-    print(f"two hidden layers of {WIDTH}, csin, L = 0.9, {ROWS} rows, one thread, milliseconds")
+    print(f"two hidden layers, csin, L = 0.9, {ROWS} rows, one thread, milliseconds")
     print()
     print(
-        "| d | step, exact | step, roulette | log-det, exact | log-det, roulette "
+        "| width | d | step, exact | step, roulette | log-det, exact | log-det, roulette "
         "| inverse, Anderson | inverse, Newton | inverse, fixed point |"
     )
-    print("|---|---|---|---|---|---|---|---|")
-    for d in DIMENSIONS:
-        print(f"| {d} | {' | '.join(f'{t:.1f}' for t in row(d))} |", flush=True)
+    print("|---|---|---|---|---|---|---|---|---|")
+    for width in WIDTHS:
+        for d in DIMENSIONS:
+            times = " | ".join(f"{t:.1f}" for t in row(width, d))
+            print(f"| {width} | {d} | {times} |", flush=True)
 
 
-def row(d: int) -> list[float]:
+def row(width: int, d: int) -> list[float]:
     """The times of all that is compared, alternated."""
     torch.manual_seed(0)
     x = 2 * torch.randn(ROWS, d) @ torch.linalg.qr(torch.randn(d, d)).Q
-    block = trained(d, x)
+    block = trained(width, d, x)
     y = block.transform(x).detach()
     return medians(
         [
             step(block, x, Exact()),
             step(block, x, RussianRoulette()),
             measure(block, x, Exact()),
-            measure(block, x, RussianRoulette(terms=3, probes=4)),
+            measure(block, x, RussianRoulette(probes=4)),
             *(invert(block, y, solver) for solver in (Anderson(), Newton(), FixedPoint())),
         ]
     )
 
 
-def trained(d: int, x: torch.Tensor) -> InvertibleResidualBlock:
-    block = InvertibleResidualBlock(LipschitzMLP(d, (WIDTH, WIDTH)))
+def trained(width: int, d: int, x: torch.Tensor) -> InvertibleResidualBlock:
+    block = InvertibleResidualBlock(LipschitzMLP(d, (width, width)))
     optimiser = torch.optim.Adam(block.parameters(), lr=1e-2)
     for _ in range(STEPS):
         optimiser.zero_grad()

@@ -15,8 +15,10 @@ pytest.importorskip("normflows")
 pytest.importorskip("sklearn")
 pytest.importorskip("typer")
 
+from cases import hostile
 from commands import command
 
+from iresnet_flows import Exact, RussianRoulette
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.bench import growth, peers, settings
 from iresnet_flows.experiments.bench.bounds import worst_excess
@@ -24,6 +26,7 @@ from iresnet_flows.experiments.bench.clocks import Clock
 from iresnet_flows.experiments.bench.contestants import OURS, Net, ours
 from iresnet_flows.experiments.bench.flows import build, count, mixture
 from iresnet_flows.experiments.bench.memory import kept_bytes
+from iresnet_flows.experiments.bench.noise import gradient_noise
 from iresnet_flows.experiments.bench.peers import PEERS, chosen
 from iresnet_flows.experiments.bench.rows import AtMost, Row, ShareOf, TimesBetter
 from iresnet_flows.experiments.bench.settings import Case, Settings
@@ -72,6 +75,7 @@ def test_record_has_the_promised_entries(report):
     assert {row["measure"].split(" (")[0] for row in record["rows"]} >= {
         *("training step", "log_prob", "sampling", "inverse error, float32"),
         *("log-det RMS error at equal time", "log-det variance x time"),
+        "variance of a step's gradient over its square",
         *("kept for the backward pass", "training step over a bare one", "exact log-det"),
         "product of layer norms over the stated bound",
     }
@@ -262,3 +266,17 @@ def test_every_line_of_the_table_has_as_many_cells_as_the_head(report):
     table = lines[: 2 + len(report[1]["rows"])]
     assert any("J" in line for line in table)
     assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
+
+
+def test_the_noise_of_a_gradient_is_that_of_its_estimator():
+    net, x = Net(12, (16, 16)), mixture(12, 16)
+    exact, one, four = (
+        build(ours("ours", log_det=log_det), net)
+        for log_det in (Exact(), RussianRoulette(terms=8), RussianRoulette(terms=8, probes=4))
+    )
+    for flow in (exact, one, four):
+        with seeded():
+            hostile(flow, 0.3)
+    noise = [gradient_noise(flow, x, 400) for flow in (exact, one, four)]
+    assert noise[0] == pytest.approx(0.0, abs=1e-9)
+    assert noise[1] / noise[2] == pytest.approx(4.0, rel=0.3)

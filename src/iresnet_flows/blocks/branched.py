@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["BranchedLayer", "solved"]
 
 EXACT_RANK = {"train": 8, "eval": 64}
-SERIES = {"train": RussianRoulette(), "eval": RussianRoulette(terms=3, probes=4)}
+SERIES = {"train": RussianRoulette(), "eval": RussianRoulette(probes=4)}
 SOLVER = Anderson()
 BRANCHES = (
     "a branch such as LipschitzMLP, or a module wrapped as ClaimedBranch(module, lipschitz=)"

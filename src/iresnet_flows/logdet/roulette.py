@@ -46,7 +46,8 @@ class RussianRoulette:
     the batch.
 
     Arguments:
-        terms: The number n of terms that are always taken.
+        terms: The number n of terms that are always taken. The gradient's noise falls with the
+            first few, down to that of the probes.
         continuation: The probability r that the tail goes on, term by term, in place of these
             chances: :math:`P(N \geq j) = r^{j-1}`.
         heavy_tail: What to do where r does not certify a finite variance: ``refuse`` or
@@ -72,7 +73,7 @@ class RussianRoulette:
         0.0
     """
 
-    terms: int = 2
+    terms: int = 4
     continuation: float | None = None
     heavy_tail: Literal["refuse", "allow"] = "refuse"
     probes: int = 1

@@ -155,7 +155,7 @@ def ladder(title: str, block: Block) -> dict[str, Block]:
     rungs = {f"{title}, as it comes": block}
     for probes in PROBES:
         copy = cast("OurBlock", deepcopy(block))
-        copy.block.log_det = RussianRoulette(terms=3, probes=probes)
+        copy.block.log_det = RussianRoulette(probes=probes)
         rungs[series(title, probes)] = copy
     return rungs
 

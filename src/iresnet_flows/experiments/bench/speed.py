@@ -20,6 +20,7 @@ from iresnet_flows.experiments.bench.contestants import (
     ours,
 )
 from iresnet_flows.experiments.bench.flows import Flow, build, mixture, stepper
+from iresnet_flows.experiments.bench.noise import noise_rows
 from iresnet_flows.experiments.bench.rows import Row, ShareOf, Target, TimesBetter
 from iresnet_flows.experiments.bench.settings import Case, Settings, Task
 from iresnet_flows.experiments.seeds import seeded
@@ -64,6 +65,8 @@ def side_by_side(settings: Settings, case: Case, peers: Sequence[Contestant]) ->
         steps = flow_runs(flows, case, settings.warm_steps)
         times = settings.clock.alternate(steps)
         rows += compared("training step (ms)", str(case), times, peers, case.step)
+        pairs = [(peer, variant) for peer in peers for variant in VARIANTS]
+        rows += noise_rows(flows, case, pairs, settings.repeats)
         flows[LOOSE.title] = loosened(flows[OURS.title])
         for flow in flows.values():
             flow.eval()
