@@ -92,6 +92,12 @@ def test_a_kernel_of_size_one_is_a_matrix():
     assert convolution_norm_bound(kernel) == spectral_norm_bound(kernel[..., 0, 0])
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 3, 1), (2, 2, 1, 3), (2, 2, 2, 2), (2, 2, 3)])
+def test_a_kernel_that_is_not_square_and_odd_is_refused(shape):
+    with pytest.raises(ValueError, match="with odd k, got"):
+        convolution_norm_bound(torch.ones(shape))
+
+
 def test_products_of_reduced_precision_do_not_break_the_bound():
     kernel = torch.randn(4, 3, 3, 3)
     before = torch.get_float32_matmul_precision()

@@ -63,6 +63,18 @@ def test_a_stack_has_the_bound_of_its_largest_matrix():
     assert 1 <= spectral_norm_bound(isometries) <= 1.01
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 5, 3)])
+def test_a_stack_has_any_number_of_dimensions(shape):
+    stack = torch.randn(shape, dtype=torch.float64)
+    truth = torch.linalg.matrix_norm(stack, 2).max()
+    assert truth <= spectral_norm_bound(stack) <= 1.0025 * truth
+
+
+def test_a_vector_has_no_spectral_norm():
+    with pytest.raises(ValueError, match=r"shape \(\*, m, n\), got \(3,\)"):
+        spectral_norm_bound(torch.ones(3))
+
+
 def test_products_of_reduced_precision_do_not_break_the_bound():
     weight = torch.randn(128, 200)
     truth = torch.linalg.matrix_norm(weight.double(), 2)

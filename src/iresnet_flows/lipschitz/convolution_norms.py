@@ -42,6 +42,9 @@ def convolution_norm_bound(weight: Tensor) -> Tensor:
     Returns:
         The bound in float64, a scalar; NaN where the kernel is not finite.
 
+    Raises:
+        ValueError: The kernel is not square or its size is even.
+
     References:
         Ehlich and Zeller, Schwankung von Polynomen zwischen Gitterpunkten, 1964 (the factor);
         Pfister and Bresler, Bounding Multivariate Trigonometric Polynomials, 2018,
@@ -53,6 +56,10 @@ def convolution_norm_bound(weight: Tensor) -> Tensor:
         >>> 1 <= float(convolution_norm_bound(mean)) <= 1.045
         True
     """
+    if weight.dim() != 4 or weight.shape[2] != weight.shape[3] or weight.shape[3] % 2 == 0:
+        raise ValueError(
+            f"weight must have the shape (m, n, k, k) with odd k, got {tuple(weight.shape)}."
+        )
     return convolution_norms([weight]).values[0]
 
 

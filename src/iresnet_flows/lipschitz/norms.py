@@ -200,6 +200,9 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
     Returns:
         The bound in float64, a scalar; NaN where the weight is not finite.
 
+    Raises:
+        ValueError: The weight is a vector or a scalar.
+
     References:
         Delattre et al., Efficient Bound of Lipschitz Constant for Convolutional Layers by Gram
         Iteration, 2023 (the bound by powers of the Gram matrix).
@@ -210,9 +213,10 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
         >>> float(spectral_norm_bound(weight.double())).__round__(6)
         3.0
     """
+    if weight.dim() < 2:
+        raise ValueError(f"weight must have the shape (*, m, n), got {tuple(weight.shape)}.")
     unit, scale = scaled(weight, few=weight.dim() == 2)
-    stack = unit.unsqueeze(0) if weight.dim() == 2 else unit
-    return schatten_norms([stack]).values[0] * scale.double()
+    return schatten_norms([unit.reshape(-1, *unit.shape[-2:])]).values[0] * scale.double()
 
 
 class Shrink(torch.autograd.Function):
