@@ -234,7 +234,7 @@ def test_what_is_no_layer_or_no_context_is_refused():
         LayerTransform(layer.branch)
     with pytest.raises(TypeError, match="context must be a tensor, got list"):
         LayerTransform(layer, context=[0.0])
-    with pytest.raises(ValueError, match="event_dim must not be negative, got -1"):
+    with pytest.raises(ValueError, match="event_dim must be at least 0, got -1"):
         LayerTransform(layer, event_dim=-1)
     with pytest.raises(ValueError, match=r"\(5,\) of x .* \(3,\) of the context"):
         build(context=points(3, 2))(points())

@@ -14,40 +14,29 @@ __all__ = [
     "check_dtype",
     "check_event",
     "check_explicit",
-    "check_features",
     "check_images",
     "check_input",
     "check_kernel_sizes",
     "check_kind",
     "check_lipschitz",
     "check_tensor",
-    "check_tolerance",
     "check_widths",
 ]
 
 
-def check_features(name: str, value: int, least: int = 1) -> None:
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse what is not a whole number, or is below the least one."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}.")
 
 
-def check_count(name: str, value: int | None) -> None:
-    if value is not None:
-        check_features(name, value)
-
-
-def check_tolerance(value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"tolerance must be positive, got {value!r}.")
-
-
 def check_widths(name: str, values: Sequence[int]) -> None:
     if isinstance(values, (int, str)) or not len(values):
         raise ValueError(f"{name} must name the width of each hidden layer, got {values!r}.")
     for value in values:
-        check_features(f"each of {name}", value)
+        check_count(f"each of {name}", value)
 
 
 def check_kind(name: str, value: object, kind: type, expected: str) -> None:
@@ -72,7 +61,7 @@ def check_kernel_sizes(values: Sequence[int], count: int) -> None:
             f"got {values!r}."
         )
     for value in values:
-        check_features("each of kernel_sizes", value)
+        check_count("each of kernel_sizes", value)
         if value % 2 == 0:
             raise ValueError(
                 f"each of kernel_sizes must be odd, got {value}: the image keeps its size."

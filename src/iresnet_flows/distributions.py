@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
 
-from iresnet_flows.checks import check_explicit, check_tensor
+from iresnet_flows.checks import check_count, check_explicit, check_tensor
 from iresnet_flows.concrete import is_recorded
 from iresnet_flows.layers.contract import Layer, require_layer
 from iresnet_flows.pairs import Cache, Pair
@@ -79,7 +79,7 @@ class LayerTransform(Transform):
     ) -> None:
         super().__init__(cache_size=cache_size)
         check_explicit(explicit)
-        check_event_dim(event_dim)
+        check_count("event_dim", event_dim, least=0)
         if context is not None:
             check_tensor("context", context)
         self.layer = require_layer(layer)
@@ -240,11 +240,6 @@ def shaped(logabsdet: Any, batch: torch.Size) -> Any:
     if isinstance(logabsdet, Tensor):
         return logabsdet.reshape(batch)
     return lambda: logabsdet().reshape(batch)
-
-
-def check_event_dim(value: int) -> None:
-    if value < 0:
-        raise ValueError(f"event_dim must not be negative, got {value!r}.")
 
 
 def broadcast(batch: torch.Size, context: torch.Size) -> torch.Size:

@@ -9,7 +9,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_context, check_features, check_input
+from iresnet_flows.checks import check_context, check_count, check_input
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import IntegrationFailed, MissingExtra
 from iresnet_flows.layers.contract import Layer
@@ -102,10 +102,10 @@ class FFJORD(Layer):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_features("features", features)
-        check_features("steps", steps)
+        check_count("features", features)
+        check_count("steps", steps)
         if context_features is not None:
-            check_features("context_features", context_features)
+            check_count("context_features", context_features)
         if method not in ADAPTIVE + FIXED:
             raise ValueError(
                 f"method must be one of {', '.join(ADAPTIVE + FIXED)}, got {method!r}."

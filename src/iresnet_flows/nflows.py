@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iresnet_flows import errors
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.blocks.sequences import residual_layers
-from iresnet_flows.checks import check_explicit, check_features
+from iresnet_flows.checks import check_count, check_explicit
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.inverse import Solver
 from iresnet_flows.layers import Inverted
@@ -298,9 +298,9 @@ class InvertibleResidualFlow(Flow):
         explicit: str = "forward",
         num_elementwise_layers: int = 4,
     ) -> None:
-        check_features("num_layers", num_layers)
-        check_features("num_blocks_per_layer", num_blocks_per_layer)
-        check_features("num_elementwise_layers", num_elementwise_layers, least=0)
+        check_count("num_layers", num_layers)
+        check_count("num_blocks_per_layer", num_blocks_per_layer)
+        check_count("num_elementwise_layers", num_elementwise_layers, least=0)
 
         layers = residual_layers(
             features,

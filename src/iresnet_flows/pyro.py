@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
-from iresnet_flows.checks import check_explicit, check_features, check_widths
-from iresnet_flows.distributions import LayerTransform, check_event_dim
+from iresnet_flows.checks import check_count, check_explicit, check_widths
+from iresnet_flows.distributions import LayerTransform
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.layers.contract import Layer, require_layer
 from iresnet_flows.lipschitz import LipschitzMLP
@@ -96,7 +96,7 @@ class ConditionalLayerTransformModule(ConditionalTransformModule):
         super().__init__()
         require_layer(layer)
         check_explicit(explicit)
-        check_event_dim(event_dim)
+        check_count("event_dim", event_dim, least=0)
         if layer.takes_context is False:
             raise ValueError(
                 "the layer takes no context: build it with context_features, or use "
@@ -241,7 +241,7 @@ def conditional_invertible_residual(
         >>> t.condition(torch.randn(7, 3))(torch.randn(7, 2)).shape
         torch.Size([7, 2])
     """
-    check_features("context_dim", context_dim)
+    check_count("context_dim", context_dim)
     block = make_block(input_dim, hidden_dims, context_features=context_dim, **kwargs)
     return ConditionalInvertibleResidual(block, explicit, event_dim)
 
@@ -254,7 +254,7 @@ def make_block(
     memory: Any = "full",
     **kwargs: Any,
 ) -> InvertibleResidualBlock:
-    check_features("input_dim", input_dim)
+    check_count("input_dim", input_dim)
     widths = (10 * input_dim,) * 2 if hidden_dims is None else hidden_dims
     check_widths("hidden_dims", widths)
     branch = LipschitzMLP(input_dim, widths, **kwargs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.blocks.sequences import residual_layers
-from iresnet_flows.checks import check_explicit, check_features
+from iresnet_flows.checks import check_count, check_explicit
 from iresnet_flows.distributions import LayerTransform
 from iresnet_flows.errors import MissingExtra
 from iresnet_flows.inverse import Solver
@@ -62,6 +62,7 @@ class LayerLazyTransform(LazyTransform):
     def __init__(self, layer: Layer, explicit: str = "forward", event_dim: int = 1) -> None:
         super().__init__()
         check_explicit(explicit)
+        check_count("event_dim", event_dim, least=0)
         self.layer = require_layer(layer)
         self.explicit = explicit
         self.event_dim = event_dim
@@ -157,8 +158,8 @@ class IResNet(Flow):
         explicit: str = "forward",
         elementwise: int = 4,
     ) -> None:
-        check_features("transforms", transforms)
-        check_features("elementwise", elementwise, least=0)
+        check_count("transforms", transforms)
+        check_count("elementwise", elementwise, least=0)
 
         layers = residual_layers(
             features,

@@ -212,6 +212,12 @@ def test_bad_arguments_are_refused_with_what_to_pass(arguments, message):
         Anderson(**arguments)
 
 
+@pytest.mark.parametrize("name", ["max_steps", "memory"])
+def test_a_number_that_is_not_whole_is_refused(name):
+    with pytest.raises(TypeError, match=f"{name} must be a whole number, got None"):
+        Anderson(**{name: None})
+
+
 @each_solver
 def test_the_implicit_gradient_is_that_of_the_unrolled_iteration(kind):
     block = build(0.5, kind)

@@ -9,7 +9,13 @@ import pytest
 import torch
 from cases import AllSigns, AllSignsRoulette, hostile
 
-from iresnet_flows import Exact, InvertibleResidualBlock, LipschitzMLP, PowerSeries
+from iresnet_flows import (
+    Exact,
+    InvertibleResidualBlock,
+    LipschitzMLP,
+    PowerSeries,
+    RussianRoulette,
+)
 from iresnet_flows.errors import SeriesNotConvergedWarning
 
 DRAWS = 1000
@@ -242,6 +248,14 @@ def test_over_all_signs_the_value_and_both_derivatives_are_exact(estimator, hidd
         torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_number_of_terms_that_is_not_whole_is_refused():
-    with pytest.raises(TypeError, match=r"terms must be a whole number, got 2\.5"):
-        PowerSeries(terms=2.5)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PowerSeries(terms=2.5), "terms must be a whole number, got 2.5"),
+        (lambda: PowerSeries(probes=None), "probes must be a whole number, got None"),
+        (lambda: RussianRoulette(terms=None), "terms must be a whole number, got None"),
+    ],
+)
+def test_a_number_that_is_not_whole_is_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_channels, check_features
+from iresnet_flows.checks import check_channels, check_count
 from iresnet_flows.layers.contract import Layer
 
 __all__ = ["ElementwiseAffine"]
@@ -34,7 +34,7 @@ class ElementwiseAffine(Layer):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        check_features("features", features)
+        check_count("features", features)
         self.features = features
         self.log_scale = nn.Parameter(torch.zeros(features))
         self.shift = nn.Parameter(torch.zeros(features))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iresnet_flows.checks import check_event, check_features, check_tensor
+from iresnet_flows.checks import check_count, check_event, check_tensor
 from iresnet_flows.layers.contract import Layer
 
 __all__ = ["Flatten", "InjectivePadding", "Squeeze"]
@@ -86,7 +86,7 @@ class Flatten(Shape):
     def __init__(self, event: Sequence[int]) -> None:
         super().__init__()
         for size in event:
-            check_features("each of event", size)
+            check_count("each of event", size)
         self.event = tuple(event)
 
     def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ class InjectivePadding(Shape):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        check_features("channels", channels)
+        check_count("channels", channels)
         self.channels = channels
 
     def event_of(self, event: tuple[int, ...]) -> tuple[int, ...]:

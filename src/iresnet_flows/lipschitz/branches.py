@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.abstract import AbstractModule
-from iresnet_flows.checks import check_features, check_lipschitz
+from iresnet_flows.checks import check_count, check_lipschitz
 from iresnet_flows.maps.jacobians import Map
 
 __all__ = ["BoundedBranch", "Branch", "Residual"]
@@ -95,7 +95,7 @@ class BoundedBranch(Branch):
         super().__init__()
         self.lipschitz = lipschitz
         if context_features is not None:
-            check_features("context_features", context_features)
+            check_count("context_features", context_features)
         self.context_features = context_features
 
     @property

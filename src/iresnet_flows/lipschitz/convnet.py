@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from iresnet_flows.checks import (
     check_context,
-    check_features,
+    check_count,
     check_images,
     check_kernel_sizes,
 )
@@ -90,7 +90,7 @@ class LipschitzConvNet(LayeredBranch):
         context_features: int | None = None,
         activation: str | Activation = "csin",
     ) -> None:
-        check_features("channels", channels)
+        check_count("channels", channels)
         activations = make_activations(hidden_channels, activation, "hidden_channels")
         check_kernel_sizes(kernel_sizes, len(activations) + 1)
         matrices = weight_shapes(channels, hidden_channels, [a.copies for a in activations])

@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_features
+from iresnet_flows.checks import check_count
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
 from iresnet_flows.lipschitz.norms import Bounds, ProductLimiter, matrix_norms
@@ -86,7 +86,7 @@ class LipschitzDenseNet(VectorBranch):
         context_features: int | None = None,
         activation: str | Activation = "clipswish",
     ) -> None:
-        check_features("features", features)
+        check_count("features", features)
         activations = make_activations(hidden_features, activation)
         copies = [a.copies for a in activations]
         entries = [h // k for h, k in zip(hidden_features, copies, strict=True)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_features
+from iresnet_flows.checks import check_count
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
 from iresnet_flows.lipschitz.norms import quantum, scaled, shrunk
@@ -77,7 +77,7 @@ class LipschitzElementwise(VectorBranch):
         context_features: int | None = None,
         activation: str | Activation = "csin",
     ) -> None:
-        check_features("features", features)
+        check_count("features", features)
         activations = make_activations((hidden_features,), activation)
         entries = features * hidden_features // activations[0].copies
         super().__init__(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from iresnet_flows.checks import check_features
+from iresnet_flows.checks import check_count
 from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
 from iresnet_flows.lipschitz.norms import ProductLimiter, matrix_norms
@@ -79,7 +79,7 @@ class LipschitzMLP(VectorBranch):
         context_features: int | None = None,
         activation: str | Activation = "csin",
     ) -> None:
-        check_features("features", features)
+        check_count("features", features)
         activations = make_activations(hidden_features, activation)
         shapes = weight_shapes(features, hidden_features, [a.copies for a in activations])
         super().__init__(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iresnet_flows.checks import check_count, check_tolerance
+from iresnet_flows.checks import check_count
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import SeriesNotConvergedWarning
 from iresnet_flows.logdet.chains import Chain, Draw, attach
@@ -80,9 +80,12 @@ class PowerSeries:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        for name in ("terms", "probes", "max_terms"):
+        if self.terms is not None:
+            check_count("terms", self.terms)
+        for name in ("probes", "max_terms"):
             check_count(name, getattr(self, name))
-        check_tolerance(self.tolerance)
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be positive, got {self.tolerance!r}.")
 
     def draw(
         self,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from iresnet_flows.blocks import InvertibleResidualBlock
-from iresnet_flows.checks import check_features, check_widths
+from iresnet_flows.checks import check_count, check_widths
 from iresnet_flows.inverse import Anderson
 from iresnet_flows.layers import ActNorm, InjectivePadding, Layer, Squeeze, Stack
 from iresnet_flows.layers.contract import require_layer
@@ -104,14 +104,13 @@ class Layout:
 
     def __post_init__(self) -> None:
         for count in self.blocks:
-            check_features("each of blocks", count)
+            check_count("each of blocks", count)
         if not self.blocks or len(self.blocks) != len(self.squeezes):
             raise ValueError(
                 "blocks and squeezes must both name each stage, got "
                 f"{self.blocks!r} and {self.squeezes!r}."
             )
-        if self.padding < 0:
-            raise ValueError(f"padding must be at least 0, got {self.padding!r}.")
+        check_count("padding", self.padding, least=0)
 
     def channels(self, image: int) -> tuple[int, ...]:
         """Those of each stage, from those of the image."""
@@ -148,7 +147,7 @@ class Layout:
         self, shape: ImageShape, classes: int, block: Callable[[int, int], Layer]
     ) -> InvertibleClassifier:
         """The layers, with a `pooled_head`."""
-        check_features("classes", classes)
+        check_count("classes", classes)
         return InvertibleClassifier(
             self.stack(shape, block), pooled_head(self.channels(shape[0])[-1], classes)
         )
@@ -279,7 +278,7 @@ def i_revnet_classifier(
         >>> bool(torch.allclose(model.decode(model.encode(x)), x, atol=1e-5))
         True
     """
-    check_features("reduction", reduction)
+    check_count("reduction", reduction)
     if odd := [channels for channels in layout.channels(shape[0]) if channels % 2]:
         raise ValueError(
             f"the channels of each stage must be even, got {odd[0]}: one half moves the other. "

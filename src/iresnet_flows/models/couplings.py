@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_features, check_tensor
+from iresnet_flows.checks import check_count, check_tensor
 from iresnet_flows.layers import Layer
 
 __all__ = ["AdditiveCoupling", "bottleneck"]
@@ -43,7 +43,7 @@ class AdditiveCoupling(Layer):
 
     def __init__(self, channels: int, net: nn.Module, first: bool = False) -> None:
         super().__init__()
-        check_features("channels", channels)
+        check_count("channels", channels)
         if channels % 2:
             raise ValueError(
                 f"channels must be even, got {channels}: one half moves the other. Pad or "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from iresnet_flows.checks import check_features
+from iresnet_flows.checks import check_count
 from iresnet_flows.models.multiscale import Latents, MultiScaleFlow
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class HybridFlow(nn.Module):
 
     def __init__(self, density: MultiScaleFlow, classes: int, hidden_features: int = 256) -> None:
         super().__init__()
-        check_features("classes", classes)
-        check_features("hidden_features", hidden_features)
+        check_count("classes", classes)
+        check_count("hidden_features", hidden_features)
         if density.prior.classes not in (None, classes):
             raise ValueError(
                 f"the density tells {density.prior.classes} classes apart and the classifier "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from iresnet_flows.checks import check_event, check_features
+from iresnet_flows.checks import check_count, check_event
 
 __all__ = ["ConditionalNormal", "DiagonalNormal"]
 
@@ -39,9 +39,9 @@ class DiagonalNormal(nn.Module):
     def __init__(self, event: Sequence[int], classes: int | None = None) -> None:
         super().__init__()
         for size in event:
-            check_features("each of event", size)
+            check_count("each of event", size)
         if classes is not None:
-            check_features("classes", classes)
+            check_count("classes", classes)
         self.event = tuple(event)
         self.classes = classes
         self.mean = nn.Parameter(torch.zeros(classes or 1, *event))
@@ -114,8 +114,8 @@ class ConditionalNormal(nn.Module):
 
     def __init__(self, channels: int, given: int) -> None:
         super().__init__()
-        check_features("channels", channels)
-        check_features("given", given)
+        check_count("channels", channels)
+        check_count("given", given)
         self.moments = nn.Conv2d(given, 2 * channels, 3, padding=1)
         for parameter in self.moments.parameters():
             nn.init.zeros_(parameter)

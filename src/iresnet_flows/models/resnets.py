@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_features
+from iresnet_flows.checks import check_count
 from iresnet_flows.models.classifiers import CENTRE, SPREAD, pooled_head
 
 __all__ = ["PreActivationResNet"]
@@ -47,7 +47,7 @@ class PreActivationResNet(nn.Module):
         super().__init__()
         sizes = {"channels": channels, "classes": classes, "width": width, "stride": stride}
         for name, value in sizes.items():
-            check_features(name, value)
+            check_count(name, value)
         if depth < 11 or (depth - 2) % 9:
             raise ValueError(f"depth must be 9 n + 2 with n of at least 1, got {depth!r}.")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_features, check_kernel_sizes, check_tensor
+from iresnet_flows.checks import check_count, check_kernel_sizes, check_tensor
 from iresnet_flows.errors import InverseNotAvailable
 from iresnet_flows.layers import Layer
 from iresnet_flows.lipschitz import Activation
@@ -46,7 +46,7 @@ class UnconstrainedBlock(Layer):
 
     def __init__(self, g: nn.Module, steps: int = 100) -> None:
         super().__init__()
-        check_features("steps", steps)
+        check_count("steps", steps)
         self.g = g
         self.steps = steps
 
