@@ -7,6 +7,7 @@ import torch
 from jacobians import check_cotangents, dense
 
 from iresnet_flows.lipschitz.activations import SineCosine
+from iresnet_flows.maps.derived import Negated, Transposed
 from iresnet_flows.maps.functions import FunctionMap
 
 
@@ -111,6 +112,15 @@ def test_a_linear_function_has_zero_cotangents_in_x():
     at_x, at_matrix = jacobian.cotangents(w, v)
     assert torch.equal(at_x, torch.zeros_like(x))
     torch.testing.assert_close(at_matrix, torch.einsum("pbi,pbj->ij", w, v))
+
+
+@pytest.mark.parametrize("derived", [Transposed, Negated, lambda jacobian: jacobian])
+def test_indices_stay_whole_in_another_dtype(derived):
+    table, index = torch.randn(4, 3), torch.tensor([3, 0])
+    g = FunctionMap(lambda x, i, t: t[i] * x.sin(), (index,), (table,))
+    _, jacobian = g.linearize(torch.zeros(2, 3))
+    matrices = derived(jacobian).to(torch.float64).dense()
+    torch.testing.assert_close(matrices.abs(), table[index].abs().double().diag_embed())
 
 
 def test_an_empty_batch_has_products():

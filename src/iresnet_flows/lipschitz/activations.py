@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iresnet_flows.abstract import AbstractModule
-from iresnet_flows.maps.functions import cast
+from iresnet_flows.maps.jacobians import cast
 from iresnet_flows.maps.perceptrons import Nonlinearity
 from iresnet_flows.nodes import node
 from iresnet_flows.pullback import vjp

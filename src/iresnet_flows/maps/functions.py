@@ -10,10 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.maps.jacobians import Jacobian
+from iresnet_flows.maps.jacobians import Jacobian, cast
 from iresnet_flows.pullback import Pull, vjp
 
-__all__ = ["FunctionJacobian", "FunctionMap", "cast"]
+__all__ = ["FunctionJacobian", "FunctionMap"]
 
 Call = Callable[..., Tensor]
 
@@ -125,9 +125,6 @@ class FunctionJacobian(Jacobian):
     def take(self, rows: Tensor) -> FunctionJacobian:
         return replace(self, x=self.x[rows], rows=tuple(t[rows] for t in self.rows))
 
-    def to(self, dtype: torch.dtype) -> FunctionJacobian:
-        return self.rebuild(*(cast(t, dtype) for t in self.tensors))
-
     def forward(self, count: int) -> tuple[Tensor, Pull]:
         """The values at that many copies of x, and what pulls vectors back from them."""
         x, *rows = (t.expand(count, *t.shape).flatten(0, 1) for t in (self.x, *self.rows))
@@ -145,8 +142,3 @@ class FunctionJacobian(Jacobian):
 
 def assemble(call: Call, count: int, x: Tensor, *rest: Tensor) -> FunctionJacobian:
     return FunctionJacobian(call, x, rest[:count], rest[count:])
-
-
-def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in that dtype, if it holds real numbers."""
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -15,7 +15,7 @@ from torch import Tensor
 from iresnet_flows.maps.linear import LinearMap
 from iresnet_flows.maps.traces import cheap_traces, one_layer_traces, two_layer_trace
 
-__all__ = ["ChainJacobian", "Jacobian", "Map", "MatrixJacobian"]
+__all__ = ["ChainJacobian", "Jacobian", "Map", "MatrixJacobian", "cast"]
 
 
 class Map(Protocol):
@@ -88,7 +88,7 @@ class Jacobian(ABC):
 
     def to(self, dtype: torch.dtype) -> Jacobian:
         """J in that dtype."""
-        return self.rebuild(*(t.to(dtype) for t in self.tensors))
+        return self.rebuild(*(cast(t, dtype) for t in self.tensors))
 
     def known_traces(self, count: int) -> int:
         """How many of the first `count` traces of powers cost no more than a product or so."""
@@ -145,6 +145,11 @@ class Jacobian(ABC):
             return rebuild(*tensors).apply(v)
 
         return torch.func.vjp(product, *self.tensors)[1](w)
+
+
+def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in that dtype, if it holds real numbers; indices stay what they are."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def as_matrices(columns: Tensor) -> Tensor:
