@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -102,11 +101,7 @@ class FunctionJacobian(Jacobian):
 
     def dense(self) -> Tensor:
         """J as matrices (B, d, d), from one pass for some thousand copies of the samples."""
-        batch, *event = self.batch_event
-        d = math.prod(event)
-        eye = torch.eye(d, dtype=self.x.dtype, device=self.x.device)
-        rows = eye.reshape(d, 1, *event).expand(d, batch, *event)
-        chunks = rows.split(max(1, COPIES // max(1, batch)))
+        chunks = self.basis().split(max(1, COPIES // max(1, len(self.x))))
         passes = (self.forward(len(w))[1](w.flatten(0, 1))[0].reshape(w.shape) for w in chunks)
         return torch.cat(list(passes)).flatten(2).transpose(0, 1)
 
