@@ -121,14 +121,15 @@ class LayerTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         pair = self._find(x, y)
-        known = pair.logabsdet() if pair is not None else None
-        return self._signed(self._measured(self._in_order(x, y)[0]) if known is None else known)
+        if pair is None:
+            return self._signed(self._measured(self._in_order(x, y)[0]))
+        return self._signed(pair.logabsdet())
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """y and log|det(dy/dx)| from one pass."""
-        if self._find(x) is not None:
-            y = self(x)
-            return y, self.log_abs_det_jacobian(x, y)
+        pair = self._find(x)
+        if pair is not None:
+            return self._in_order(pair.x, pair.y)[1], self._signed(pair.logabsdet())
         y, ladj = self._batched(self.layer if self._is_forward else self.layer.inverse, x)
         pair = self._keep(x, y, lambda: self._signed(ladj))
         if pair is not None:
