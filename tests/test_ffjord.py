@@ -123,7 +123,7 @@ def test_a_value_that_is_not_finite_raises(method, value):
         ({"time": 0.0}, ValueError, "time must be a positive finite number, got 0.0"),
         ({"atol": -1.0}, ValueError, "atol must be a positive finite number"),
         ({"rtol": math.nan}, ValueError, "rtol must be a positive finite number"),
-        ({"activation": "relu"}, ValueError, "activation must be one of"),
+        ({"activation": "relu"}, ValueError, "unknown activation 'relu'"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_to_pass(arguments, error, message):

@@ -74,13 +74,18 @@ def test_the_parameters_of_a_wrapped_module_are_trained():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_one():
-    with pytest.raises(ValueError, match=r"csin, sin, lipswish.*Did you mean 'lipswish'"):
+    with pytest.raises(ValueError, match=r"did you mean 'lipswish'\? Known: csin, sin"):
         make_activation("lipswsh")
 
 
 def test_a_bare_module_is_answered_with_how_to_wrap_it():
     with pytest.raises(TypeError, match=re.escape("Elementwise(module, slope=...)")):
         make_activation(nn.Tanh())
+
+
+def test_a_function_is_no_module():
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got builtin"):
+        Elementwise(torch.tanh, slope=1.0)
 
 
 @pytest.mark.parametrize("slope", [0.0, -1.0, float("inf"), float("nan")])

@@ -309,6 +309,7 @@ def test_modules_that_normalize_their_weights_themselves_work(training):
     ("arguments", "error", "message"),
     [
         ((torch.sin, 0.5), TypeError, "module must be a torch.nn.Module, got builtin"),
+        ((nn.Tanh, 0.5), TypeError, "module must be a torch.nn.Module, got the class Tanh"),
         ((nn.Tanh(), 1.0), ValueError, r"lipschitz must lie in \(0, 1\), got 1.0"),
         ((nn.Tanh(), 0.5, 0), ValueError, "context_features must be at least 1, got 0"),
     ],

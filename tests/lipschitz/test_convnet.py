@@ -144,7 +144,7 @@ def test_a_context_for_all_images_equals_one_for_each():
         ({"kernel_sizes": (3, 1.0, 3)}, TypeError, "each of kernel_sizes must be a whole number"),
         ({"lipschitz": 1.0}, ValueError, r"lipschitz must lie in \(0, 1\), got 1.0"),
         ({"context_features": 0}, ValueError, "context_features must be at least 1, got 0"),
-        ({"activation": "relu"}, ValueError, "activation must be one of csin, sin"),
+        ({"activation": "relu"}, ValueError, "unknown activation 'relu': did you mean 'elu'"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_to_pass(arguments, error, message):

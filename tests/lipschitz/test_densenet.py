@@ -100,7 +100,7 @@ def test_a_context_for_all_samples_equals_one_for_each():
         ({"hidden_features": ()}, ValueError, "hidden_features must name the width of each"),
         ({"hidden_features": (8, 7)}, ValueError, "each of hidden_features must be a multiple"),
         ({"lipschitz": 1.0}, ValueError, r"lipschitz must lie in \(0, 1\), got 1.0"),
-        ({"activation": "relu"}, ValueError, "activation must be one of csin, sin"),
+        ({"activation": "relu"}, ValueError, "unknown activation 'relu': did you mean 'elu'"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_to_pass(arguments, error, message):

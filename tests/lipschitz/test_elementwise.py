@@ -120,7 +120,7 @@ def test_a_context_moves_and_scales_each_entry_within_the_bound():
         ({"hidden_features": 3}, "each of hidden_features must be a multiple of 2, got 3"),
         ({"hidden_features": 0}, "hidden_features must"),
         ({"lipschitz": 1.0}, r"lipschitz must lie in \(0, 1\), got 1.0"),
-        ({"activation": "relu"}, "activation must be one of csin, sin"),
+        ({"activation": "relu"}, "unknown activation 'relu': did you mean 'elu'"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_to_pass(arguments, message):

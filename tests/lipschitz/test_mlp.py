@@ -120,7 +120,7 @@ def norms(weights) -> list[float]:
         ({"lipschitz": 0.0}, ValueError, r"lipschitz must lie in \(0, 1\)"),
         ({"lipschitz": float("nan")}, ValueError, r"lipschitz must lie in \(0, 1\)"),
         ({"context_features": 0}, ValueError, "context_features must be at least 1, got 0"),
-        ({"activation": "relu"}, ValueError, "activation must be one of csin, sin"),
+        ({"activation": "relu"}, ValueError, "unknown activation 'relu': did you mean 'elu'"),
         ({"activation": torch.nn.ReLU()}, TypeError, "Elementwise"),
     ],
 )

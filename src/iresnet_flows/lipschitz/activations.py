@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iresnet_flows.abstract import AbstractModule
+from iresnet_flows.checks import check_kind
+from iresnet_flows.errors import unknown
 from iresnet_flows.maps.jacobians import cast
 from iresnet_flows.maps.perceptrons import Nonlinearity
 from iresnet_flows.nodes import node
@@ -186,6 +187,7 @@ class Elementwise(Activation):
 
     Raises:
         ValueError: The slope is not a positive finite number.
+        TypeError: The module is none.
 
     Example:
         >>> import torch
@@ -198,6 +200,7 @@ class Elementwise(Activation):
 
     def __init__(self, module: nn.Module, slope: float) -> None:
         super().__init__()
+        check_kind("module", module, nn.Module, "a torch.nn.Module")
         if not 0 < slope < math.inf:
             raise ValueError(f"slope must be a positive finite number, got {slope!r}.")
 
@@ -343,9 +346,5 @@ def make_activation(name: str | Activation) -> Activation:
             "module as iresnet_flows.lipschitz.Elementwise(module, slope=...)."
         )
     if name not in ACTIVATIONS:
-        near = get_close_matches(name, ACTIVATIONS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}.{hint}"
-        )
+        raise ValueError(unknown("activation", name, ACTIVATIONS))
     return ACTIVATIONS[name]()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from iresnet_flows.checks import check_context, check_dtype, check_tensor
+from iresnet_flows.checks import check_context, check_dtype, check_kind, check_tensor
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import BrokenLipschitzClaim
 from iresnet_flows.lipschitz.branches import BoundedBranch
@@ -75,8 +75,7 @@ class ClaimedBranch(BoundedBranch):
         self, module: nn.Module, lipschitz: float, context_features: int | None = None
     ) -> None:
         super().__init__(lipschitz, context_features)
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}.")
+        check_kind("module", module, nn.Module, "a torch.nn.Module")
         self.module = module
 
     def at(self, context: Tensor | None = None) -> ClaimedMap:
