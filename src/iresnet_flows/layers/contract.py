@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iresnet_flows.abstract import AbstractModule
 
-__all__ = ["Layer", "require_layer"]
+__all__ = ["Layer", "VolumePreserving", "require_layer"]
 
 
 class Layer(AbstractModule):
@@ -80,6 +80,16 @@ class Layer(AbstractModule):
     @abstractmethod
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """x alone, at the price of x alone."""
+
+
+class VolumePreserving(Layer):
+    """A layer whose log-det is zero, so that it consists of `transform` and `invert` alone."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform(x, context), x.new_zeros(len(x))
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.invert(y, context), y.new_zeros(len(y))
 
 
 def require_layer(layer: Layer) -> Layer:

@@ -9,22 +9,12 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.checks import check_count, check_event, check_tensor
-from iresnet_flows.layers.contract import Layer
+from iresnet_flows.layers.contract import VolumePreserving
 
 __all__ = ["Flatten", "InjectivePadding", "Squeeze"]
 
 
-class Shape(Layer):
-    """A layer that moves numbers about, so that its log-det is zero."""
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.transform(x, context), x.new_zeros(len(x))
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.invert(y, context), y.new_zeros(len(y))
-
-
-class Squeeze(Shape):
+class Squeeze(VolumePreserving):
     """Each square of 2 x 2 pixels as one pixel of four times the channels.
 
     Shapes:
@@ -68,7 +58,7 @@ class Squeeze(Shape):
         return squares.flatten(4, 5).flatten(2, 3)
 
 
-class Flatten(Shape):
+class Flatten(VolumePreserving):
     """Images as vectors, for fully connected blocks after the convolutions.
 
     Arguments:
@@ -107,7 +97,7 @@ class Flatten(Shape):
         return f"event={self.event}"
 
 
-class InjectivePadding(Shape):
+class InjectivePadding(VolumePreserving):
     r"""Further channels of zeros: an isometry onto its image, with an inverse there.
 
     A residual network keeps the dimension of its input, and a classifier wants more of it. The

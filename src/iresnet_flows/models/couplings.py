@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.checks import check_count, check_tensor
-from iresnet_flows.layers import Layer
+from iresnet_flows.layers.contract import VolumePreserving
 
 __all__ = ["AdditiveCoupling", "bottleneck"]
 
 
-class AdditiveCoupling(Layer):
+class AdditiveCoupling(VolumePreserving):
     r"""One half of the channels moves by a net of the other: :math:`y = (x_1, x_2 + f(x_1))`.
 
     It is inverted by subtraction, whatever f is, and its log-det is zero. With batch
@@ -52,12 +52,6 @@ class AdditiveCoupling(Layer):
         self.channels = channels
         self.net = net
         self.first = first
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.transform(x, context), x.new_zeros(len(x))
-
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.invert(y, context), y.new_zeros(len(y))
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.moved(x, 1)
