@@ -17,7 +17,7 @@ from iresnet_flows import (
     LipschitzMLP,
 )
 from iresnet_flows.lipschitz import Elementwise, LipschitzElementwise
-from iresnet_flows.lipschitz.layers import LayeredBranch
+from iresnet_flows.lipschitz.layered import LayeredBranch
 
 __all__ = ["BRANCHES", "jacobians", "near_and_far", "norms", "squeezed", "stretched", "stretches"]
 

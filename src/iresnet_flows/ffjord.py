@@ -14,7 +14,7 @@ from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import IntegrationFailed, MissingExtra
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz import Activation
-from iresnet_flows.lipschitz.layers import make_activations
+from iresnet_flows.lipschitz.activations import make_activations
 from iresnet_flows.maps.jacobians import Jacobian
 from iresnet_flows.maps.linear import Matrix
 from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iresnet_flows.abstract import AbstractModule
-from iresnet_flows.checks import check_kind
+from iresnet_flows.checks import check_kind, check_widths
 from iresnet_flows.errors import unknown
 from iresnet_flows.maps.jacobians import cast
 from iresnet_flows.maps.perceptrons import Nonlinearity
@@ -20,7 +21,7 @@ from iresnet_flows.nodes import node
 from iresnet_flows.pullback import vjp
 from iresnet_flows.stateless import call_with
 
-__all__ = ["Activation", "Elementwise", "make_activation"]
+__all__ = ["Activation", "Elementwise", "make_activation", "make_activations"]
 
 
 class Activation(AbstractModule):
@@ -348,3 +349,24 @@ def make_activation(name: str | Activation) -> Activation:
     if name not in ACTIVATIONS:
         raise ValueError(unknown("activation", name, ACTIVATIONS))
     return ACTIVATIONS[name]()
+
+
+def make_activations(
+    hidden_features: Sequence[int],
+    activation: str | Activation,
+    name: str = "hidden_features",
+) -> list[Activation]:
+    """An activation for each hidden layer; its width must be a multiple of the copies.
+
+    Raises:
+        ValueError: A width or the name is out of range.
+    """
+    check_widths(name, hidden_features)
+    activations = [make_activation(activation) for _ in hidden_features]
+    for width, a in zip(hidden_features, activations, strict=True):
+        if width % a.copies:
+            raise ValueError(
+                f"each of {name} must be a multiple of {a.copies}, got {width}: the "
+                f"activation hands on {a.copies} features for each entry."
+            )
+    return activations

@@ -13,9 +13,9 @@ from iresnet_flows.checks import (
     check_images,
     check_kernel_sizes,
 )
-from iresnet_flows.lipschitz.activations import Activation
+from iresnet_flows.lipschitz.activations import Activation, make_activations
 from iresnet_flows.lipschitz.convolution_norms import convolution_norms
-from iresnet_flows.lipschitz.layers import LayeredBranch, make_activations
+from iresnet_flows.lipschitz.layered import LayeredBranch
 from iresnet_flows.lipschitz.norms import ProductLimiter
 from iresnet_flows.maps.convolutional import ConvolutionalPerceptron
 from iresnet_flows.maps.linear import Convolution

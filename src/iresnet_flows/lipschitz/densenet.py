@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.checks import check_count
-from iresnet_flows.lipschitz.activations import Activation
-from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
+from iresnet_flows.lipschitz.activations import Activation, make_activations
+from iresnet_flows.lipschitz.layered import VectorBranch
 from iresnet_flows.lipschitz.norms import Bounds, ProductLimiter, matrix_norms
 from iresnet_flows.maps.dense_nets import DensePerceptron
 from iresnet_flows.maps.linear import Matrix

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.checks import check_count
-from iresnet_flows.lipschitz.activations import Activation
-from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
+from iresnet_flows.lipschitz.activations import Activation, make_activations
+from iresnet_flows.lipschitz.layered import VectorBranch
 from iresnet_flows.lipschitz.norms import quantum, scaled, shrunk
 from iresnet_flows.maps.elementwise import ElementwisePerceptron, FanIn, FanOut
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from iresnet_flows.checks import check_count
-from iresnet_flows.lipschitz.activations import Activation
-from iresnet_flows.lipschitz.layers import VectorBranch, make_activations
+from iresnet_flows.lipschitz.activations import Activation, make_activations
+from iresnet_flows.lipschitz.layered import VectorBranch
 from iresnet_flows.lipschitz.norms import ProductLimiter, matrix_norms
 from iresnet_flows.maps.linear import Matrix
 from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes

@@ -11,7 +11,7 @@ from iresnet_flows.checks import check_count, check_kernel_sizes, check_tensor
 from iresnet_flows.errors import InverseNotAvailable
 from iresnet_flows.layers import Layer
 from iresnet_flows.lipschitz import Activation
-from iresnet_flows.lipschitz.layers import make_activations
+from iresnet_flows.lipschitz.activations import make_activations
 from iresnet_flows.maps.perceptrons import weight_shapes
 from iresnet_flows.pullback import outside
 

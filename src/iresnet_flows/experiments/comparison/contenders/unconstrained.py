@@ -13,7 +13,7 @@ from iresnet_flows.bridge import to_nflows
 from iresnet_flows.experiments.comparison.contenders.recipes import Contender
 from iresnet_flows.layers import ElementwiseAffine
 from iresnet_flows.lipschitz import Activation
-from iresnet_flows.lipschitz.layers import make_activations
+from iresnet_flows.lipschitz.activations import make_activations
 from iresnet_flows.maps.linear import Matrix
 from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes
 from iresnet_flows.models.unconstrained import UnconstrainedBlock

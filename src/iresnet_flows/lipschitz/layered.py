@@ -1,4 +1,4 @@
-"""The layers of a branch: weights that are always constrained, and where a context enters."""
+"""Branches of linear layers: weights that are always constrained, and where a context enters."""
 
 from __future__ import annotations
 
@@ -9,34 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from iresnet_flows.checks import check_context, check_input, check_widths
-from iresnet_flows.lipschitz.activations import Activation, make_activation
+from iresnet_flows.checks import check_context, check_input
+from iresnet_flows.lipschitz.activations import Activation
 from iresnet_flows.lipschitz.branches import BoundedBranch
 from iresnet_flows.lipschitz.norms import Limiter
 from iresnet_flows.maps.perceptrons import Nonlinearity, Scaled
 
-__all__ = ["LayeredBranch", "VectorBranch", "make_activations"]
-
-
-def make_activations(
-    hidden_features: Sequence[int],
-    activation: str | Activation,
-    name: str = "hidden_features",
-) -> list[Activation]:
-    """An activation for each hidden layer; its width must be a multiple of the copies.
-
-    Raises:
-        ValueError: A width or the name is out of range.
-    """
-    check_widths(name, hidden_features)
-    activations = [make_activation(activation) for _ in hidden_features]
-    for width, a in zip(hidden_features, activations, strict=True):
-        if width % a.copies:
-            raise ValueError(
-                f"each of {name} must be a multiple of {a.copies}, got {width}: the "
-                f"activation hands on {a.copies} features for each entry."
-            )
-    return activations
+__all__ = ["LayeredBranch", "VectorBranch"]
 
 
 class LayeredBranch(BoundedBranch):
@@ -67,12 +46,11 @@ class LayeredBranch(BoundedBranch):
         self.weights = nn.ParameterList(torch.empty(shape) for shape in shapes)
         self.limiter = limiter
         self.biases = nn.ParameterList(torch.zeros(shape[0]) for shape in shapes)
-        widths = [shape[0] for shape in shapes if context_features is not None]
         self.context_weights = nn.ParameterList(
-            torch.empty(width, cast("int", context_features)) for width in widths
+            torch.empty(shape[0], context_features) for shape in shapes if context_features
         )
         self.context_scales = nn.ParameterList(
-            torch.empty(width, cast("int", context_features)) for width in widths[:-1]
+            torch.empty(shape[0], context_features) for shape in shapes[:-1] if context_features
         )
 
     def reset_parameters(self) -> None:
