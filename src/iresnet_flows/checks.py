@@ -40,7 +40,7 @@ def check_widths(name: str, values: Sequence[int]) -> None:
 
 
 def check_kind(name: str, value: object, kind: type, expected: str) -> None:
-    """Refuse what is not of that kind, the class in place of an object included."""
+    """Refuse an object of another kind, and a class given in place of an object."""
     if isinstance(value, type) or not isinstance(value, kind):
         given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         raise TypeError(f"{name} must be {expected}, got {given}.")

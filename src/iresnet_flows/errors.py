@@ -160,16 +160,16 @@ class MissingExtra(ImportError):
 
 
 def unknown(what: str, name: str, known: Iterable[str], others: str = "") -> str:
-    """What to say of a name that is none of the known ones.
+    """The message for a name that is not known, with the nearest known one.
 
     >>> unknown("model", "i-resne", ["nice", "i-resnet"])
     "unknown model 'i-resne': did you mean 'i-resnet'? Known: nice, i-resnet."
 
     Arguments:
-        what: What it is the name of.
-        name: The name.
-        known: Those that there are.
-        others: What else would do.
+        what: The kind of thing, such as ``model``.
+        name: The name that was given.
+        known: The known names.
+        others: What else could be given, to end the list.
     """
     names = list(known)
     near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from iresnet_flows.concrete import is_recorded, is_wrapped
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.remembered import same
-from iresnet_flows.stateless import OWN
+from iresnet_flows.stateless import TORCH_ATTRIBUTES
 
 __all__ = ["Cache", "Pair"]
 
-KEPT = OWN - {"training"}
-"""What torch keeps in every module, but for its mode."""
+NOT_COMPARED = TORCH_ATTRIBUTES - {"training"}
+"""The attributes of a module that may change while a pair holds."""
 
 
 class Cache:
@@ -131,7 +131,7 @@ def members(modules: Sequence[nn.Module]) -> list[Any]:
         found += module._modules.values()
         found += module._forward_pre_hooks.values()
         found += module._forward_hooks.values()
-        found += [value for name, value in vars(module).items() if name not in KEPT]
+        found += [value for name, value in vars(module).items() if name not in NOT_COMPARED]
     return found
 
 

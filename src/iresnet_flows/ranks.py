@@ -40,7 +40,7 @@ def one_batch() -> Iterator[None]:
 
 
 def whole_size(size: int) -> int:
-    """The size of the whole batch, of which this rank has so much."""
+    """The size of the whole batch, from that of this rank's part."""
     return size * distributed.get_world_size() if Sharing.active else size
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OWN", "call_with"]
+__all__ = ["TORCH_ATTRIBUTES", "call_with"]
 
-OWN = frozenset(vars(nn.Module()))
-"""What torch keeps in every module, and nothing of the user's."""
+TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""The attributes that torch gives every module; all others are the user's."""
 
 
 def call_with(module: nn.Module, state: Mapping[str, Tensor], arguments: tuple[Any, ...]) -> Any:
@@ -38,7 +38,7 @@ def hollow(module: nn.Module) -> nn.Module:
         copy.__dict__["_modules"] = {
             name: None if child is None else copies[child] for name, child in part._modules.items()
         }
-        for name in part.__dict__.keys() - OWN:
+        for name in part.__dict__.keys() - TORCH_ATTRIBUTES:
             copy.__dict__[name] = moved(part.__dict__[name], copies, known)
     return copies[module]
 

@@ -110,12 +110,12 @@ class InvertibleResidual(LayerLazyTransform):
 
 
 class IResNet(Flow):
-    """An i-ResNet with a standard normal base, to stand beside zuko's `MAF` and `NSF`.
+    r"""An i-ResNet with a standard normal base, to stand beside zuko's `MAF` and `NSF`.
 
     Each of its transforms is an elementwise affine map and a residual block. The first blocks bend
     each feature alone, at little cost: edges and skewed columns. Unlike an
-    autoregressive or coupling flow it has no order of the features and no mask, and it works at
-    one feature as well.
+    autoregressive or coupling flow it has no order of the features and no mask, and takes a single
+    feature too.
 
     Arguments:
         features: The number of features d.
@@ -132,6 +132,14 @@ class IResNet(Flow):
             estimation, or ``"inverse"`` for variational inference.
         elementwise: The number of residual blocks of `LipschitzElementwise` at the data's side,
             before the others.
+
+    Shapes:
+        x (\*, d), c (\*, context), broadcast against each other; `log_prob` has their common batch
+        shape, in nats.
+
+    Raises:
+        InverseNotConverged: The solved side missed its tolerance.
+        ValueError: An argument is out of range, or the context is missing or not asked for.
 
     References:
         Behrmann et al., Invertible Residual Networks, 2019.

@@ -31,9 +31,9 @@ class State(NamedTuple):
         residual: y - x - g(x) there.
         size: The norms of these.
         steps: The evaluations of g.
-        gain: What the last step that was kept has multiplied these by.
-        cautious: Whether the next step is Banach's, for the last one did not do as well.
-        stalled: Whether Banach's step gained nothing, so that rounding allows no more.
+        gain: The factor by which the last step that was kept has changed these.
+        cautious: Whether the next step is Banach's, because the last one was not kept.
+        stalled: Whether Banach's step was not kept either: rounding allows no further gain.
         reach: The norms of y.
     """
 
@@ -73,7 +73,7 @@ class Picard:
         return residual
 
     def learn(self, before: Tensor, step: Tensor, after: Tensor, kept: Tensor) -> None:
-        """What the residuals before and after a step, which some samples keep, tell."""
+        """Learn from the residuals before and after a step; kept says which samples keep it."""
 
     def take(self, rows: Tensor) -> None:
         """Go on with some of the rows."""
@@ -218,7 +218,7 @@ class Loop:
         return torch.where(per_sample(fair, step), state.x + step, state.x), state.steps
 
     def iterate(self, y: Tensor, x: Tensor, steps: Tensor, max_steps: int) -> State:
-        """The best points from x on, after so many evaluations, those before included."""
+        """The best points from x on; the evaluations in steps count towards max_steps."""
         state = self.start(y, x, steps)
         whole, rows = state, None
         while True:
@@ -228,7 +228,7 @@ class Loop:
             if not count:
                 return state if rows is None else whole.put(rows, state)
             everyone = count == left.numel()
-            # Rows leave by the half, for each selection is a copy; torch.func hides them.
+            # Each selection is a copy, so rows leave once half are done; torch.func hides them.
             if 2 * count <= len(left) and not is_wrapped(going):
                 keep = left.nonzero().flatten()
                 whole = state if rows is None else whole.put(rows, state)
@@ -283,7 +283,7 @@ class Loop:
         )
 
     def going(self, state: State, max_steps: int, gap: Tensor) -> Tensor:
-        """Which samples can and must be improved, if errors are residuals over gap at most."""
+        """Which samples can and must be improved; the bound of an error is residual / gap."""
         length, rounding = self.scales(state)
         enough = torch.maximum(gap * self.tolerance(length) - rounding, rounding)
         able = (state.size < torch.inf) & (state.steps < max_steps) & ~state.stalled

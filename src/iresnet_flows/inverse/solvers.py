@@ -14,8 +14,8 @@ from iresnet_flows.maps.matrices import inverse_plus_identity
 
 __all__ = ["Anderson", "FixedPoint", "Newton"]
 
-CROWD = 4  # vectors for each entry, from which on they tell what g does to all of them
-RIDGE = 1e-3
+CROWD = 4  # vectors for each entry: with fewer, no matrix is fitted to all of them
+RIDGE = 1e-3  # of the mean variance of the entries, which keeps that fit solvable
 
 
 @dataclass(frozen=True)

@@ -106,4 +106,4 @@ class BoundedBranch(Branch):
     @lipschitz.setter
     def lipschitz(self, value: float) -> None:
         check_lipschitz(value)
-        self.__dict__["lipschitz"] = float(value)  # where what a block depends on is looked for
+        self.__dict__["lipschitz"] = float(value)  # where a `Pair` sees it change

@@ -48,7 +48,7 @@ class Bounds(NamedTuple):
 
 Norms = Callable[[tuple[Tensor, ...]], Bounds]
 Limiter = Callable[[tuple[Tensor, ...], float], tuple[tuple[Tensor, ...], Tensor]]
-"""Gives parameters, the last one shrunk for a bound below a limit, and what that then is."""
+"""Takes parameters and a limit; returns them with the last one shrunk, and the bound it leaves."""
 
 
 def matrix_norms(weights: Sequence[Tensor]) -> Bounds:
@@ -151,7 +151,7 @@ def rounding(m: int, gram: Tensor, norms: Tensor) -> Tensor | float:
 
 
 def diagonal(matrices: Tensor) -> Tensor:
-    """That of positive matrices, whose largest entries stand there."""
+    """The real diagonal, where the largest entry of a positive semidefinite matrix stands."""
     return matrices.detach().diagonal(dim1=-2, dim2=-1).real
 
 
@@ -284,8 +284,8 @@ class Held(NamedTuple):
     """What `ProductLimiter` makes of parameters, without gradient.
 
     Arguments:
-        parameters: They, the last one shrunk.
-        bound: The product of bounds that they have.
+        parameters: The parameters, the last one shrunk.
+        bound: The product of the bounds of these.
         within: The limit for the product before rounding.
         scale: What the last one was multiplied by.
         slopes: Those of the `Bounds`.

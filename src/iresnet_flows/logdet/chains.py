@@ -68,7 +68,7 @@ class Chain:
         return len(self.shares)
 
     def step(self, share: Tensor | None = None) -> None:
-        """Add a term, or that share of it, one for each probe."""
+        """Add a term; a share multiplies it, with one factor for each probe, shape (p,)."""
         self.shares.append(self.whole if share is None else share.to(self.whole.dtype))
         with full_precision(self.reach):
             self.vectors.append(self.jacobian.apply_transposed(self.vectors[-1]))

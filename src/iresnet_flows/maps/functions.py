@@ -126,7 +126,7 @@ class FunctionJacobian(Jacobian):
         return vjp(self.call, x, *rows, *self.others)
 
     def pass_for(self, count: int) -> tuple[Tensor, Pull]:
-        """A forward pass that may be used again: without gradient, also one with it."""
+        """The forward pass of that many copies, kept; one with gradient also serves without."""
         recorded = torch.is_grad_enabled()
         for key in {(count, True), (count, recorded)}:
             if key in self.passes:

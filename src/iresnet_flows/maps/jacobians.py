@@ -114,7 +114,7 @@ class Jacobian(ABC):
         return self.dense().unsqueeze(1)
 
     def core(self) -> Tensor:
-        """Blocks M (B, n, r, r) of the least r; det(I + M) and tr M of all are those of J."""
+        """Blocks M (B, n, r, r) of the least r whose det(I + M) multiply, and tr M add, to J's."""
         return self.blocks()
 
     def rank(self) -> int:
@@ -122,7 +122,7 @@ class Jacobian(ABC):
         return self.features()
 
     def narrows(self) -> bool:
-        """Whether the core is not J itself as one matrix."""
+        """Whether the core is another matrix than J, or several."""
         return False
 
     def dense_in_steps(self) -> tuple[Tensor, tuple[Tensor, ...]]:

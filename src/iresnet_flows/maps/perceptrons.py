@@ -33,7 +33,7 @@ class Scaled:
     """A nonlinearity times a factor of each entry.
 
     Arguments:
-        nonlinearity: It.
+        nonlinearity: What is multiplied.
         scale: The factors, with shape (h,) or (B, h).
     """
 

@@ -8,7 +8,7 @@ __all__ = ["cheap_traces", "one_layer_traces", "two_layer_trace"]
 
 
 def cheap_traces(hidden_layers: int) -> int:
-    """Of how many powers of a chain's Jacobian the traces are here."""
+    """How many of tr J, tr J^2 are cheap for a chain with so many hidden layers."""
     return {1: 2, 2: 1}.get(hidden_layers, 0)
 
 

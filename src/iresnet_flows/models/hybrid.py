@@ -21,8 +21,8 @@ __all__ = ["HybridFlow"]
 class HybridFlow(nn.Module):
     r"""A density of images whose latents are classified by a perceptron.
 
-    It is a `Density`, and as a module it gives logits. Both come from one pass by `joint`, and are
-    trained together by
+    Called as a module it gives logits; `log_prob` and `sample` are those of the density. `joint`
+    gives logits and log-density from one pass, and both are trained together by
 
     .. math:: \operatorname{loss} = - \frac{\lambda}{d} \log p(x \mid y) + \operatorname{CE}(y) .
 
@@ -81,13 +81,13 @@ class HybridFlow(nn.Module):
         return latents.log_prob, self.head(latents.value)
 
     def loss(self, x: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
-        r"""That of each sample, with :math:`\lambda` the weight of the density."""
+        r"""The loss of each sample in nats, with :math:`\lambda` the weight of the density."""
         log_prob, logits = self.joint(x, labels)
         cross_entropy = F.cross_entropy(logits, labels, reduction="none")
         return cross_entropy - weight * log_prob / self.density.features
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """That of the density."""
+        """log p(x | label), or log p(x), of the density."""
         return self.density.log_prob(x, labels)
 
     def sample(
@@ -97,7 +97,7 @@ class HybridFlow(nn.Module):
         labels: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """That of the density; labels are for one with classes."""
+        """Images of the density; labels are for one with classes."""
         return self.density.sample(count, temperature, labels, generator)
 
     @contextmanager

@@ -135,7 +135,7 @@ class MultiScaleFlow(nn.Module):
         return flat(*parts, x)
 
     def log_prob(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """log p(x | label), or log p(x), under the even mixture of the classes if there are."""
+        """log p(x | label), or without labels log p(x), the even mixture of the classes."""
         return cast("Latents", self(x, labels)).log_prob
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +163,7 @@ class MultiScaleFlow(nn.Module):
         labels: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Images, kept within [0, 1]; each normal's deviation is times the temperature."""
+        """Images, clamped to [0, 1]; the temperature multiplies the deviation of each normal."""
         x = self.prior.sample(count, temperature, labels, generator)
         for layer, split in reversed(self.levels()):
             if split is not None:

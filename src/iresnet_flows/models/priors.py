@@ -68,7 +68,7 @@ class DiagonalNormal(nn.Module):
         labels: Tensor | None = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Latents of these classes, or of classes drawn evenly; the deviation is times that."""
+        """Latents of these or of random classes; the temperature multiplies the deviation."""
         device = self.mean.device
         if labels is None:
             classes = len(self.mean)
