@@ -78,6 +78,9 @@ def stopwatch(device: str) -> Callable[[], float]:
 
     On one thread of a CPU it is the time of the processor, for other work on the machine should
     cost a training no steps; otherwise that of the wall clock.
+
+    Arguments:
+        device: The type of a device, as torch calls it.
     """
     alone = device == "cpu" and torch.get_num_threads() == 1
     return time.process_time if alone else time.perf_counter

@@ -229,9 +229,10 @@ def fit(training: Training, folder: Path, device: str, progress: Progress) -> No
     )
     batches = DataLoader(rows, sampler=sampler, batch_size=None)
 
+    place = torch_device(device).type
     train_module(
-        *(training, batches, Clock(folder, stopwatch(device), progress), folder / CHECKPOINT),
-        accelerator=torch_device(device).type,
+        *(training, batches, Clock(folder, stopwatch(place), progress), folder / CHECKPOINT),
+        accelerator=place,
         devices=1,
         gradient_clip_val=CLIP,
     )

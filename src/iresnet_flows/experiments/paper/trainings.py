@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
-from iresnet_flows.experiments.machines import each_in_parallel
+from iresnet_flows.experiments.machines import each_in_parallel, stopwatch
 from iresnet_flows.experiments.storage import claim_part, reading, write
 from iresnet_flows.experiments.studies import Settings
 from iresnet_flows.experiments.tensors import load_tensors
@@ -112,8 +111,9 @@ def trained(
 
 def train(model: nn.Module, loss: Callable[[], Tensor], budget: Budget, rate: float) -> Trained:
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
-    steps, start = 0, time.monotonic()
-    while (spent := budget.spent(steps, time.monotonic() - start)) < 1:
+    now = stopwatch("cpu")
+    steps, start = 0, now()
+    while (spent := budget.spent(steps, now() - start)) < 1:
         optimiser.param_groups[0]["lr"] = rate * (1 - spent)
         optimiser.zero_grad()
         value = loss()
@@ -123,4 +123,4 @@ def train(model: nn.Module, loss: Callable[[], Tensor], budget: Budget, rate: fl
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         steps += 1
-    return Trained(steps, time.monotonic() - start)
+    return Trained(steps, now() - start)
