@@ -6,17 +6,15 @@ import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
-
 __all__ = ["installed", "versions"]
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of Python, this package, torch and others, and the machine."""
+def versions(packages: Iterable[str], threads: int = 1) -> dict[str, str]:
+    """The versions of Python, this package, torch and others, the threads, and the machine."""
     return {
         "python": platform.python_version(),
         **{name: installed(name) for name in ("iresnet-flows", "torch", *packages)},
-        "threads": str(torch.get_num_threads()),
+        "threads": str(threads),
         "machine": platform.machine(),
     }
 

@@ -83,7 +83,7 @@ def bench(
         "command": command,
         "threads": threads,
         "settings": settings.record(),
-        "versions": versions(peer.package for peer in peers) | {"threads": str(threads)},
+        "versions": versions((peer.package for peer in peers), threads),
         "parameters": parameters(settings, peers),
         "notes": [f"{c.title}: {c.note}." for c in (EQUAL, *peers) if c.note],
     }
