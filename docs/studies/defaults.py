@@ -27,7 +27,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from iresnet_flows import CayleyBlock, LipschitzMLP
 from iresnet_flows.errors import DataError, InverseNotConverged, MissingExtra, UsageError
-from iresnet_flows.experiments import machines
+from iresnet_flows.experiments import processes
 from iresnet_flows.experiments.averages import standard_error
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS
@@ -228,7 +228,7 @@ def run_all(jobs: Sequence[Job], workers: int, console: Console) -> None:
                 done(job)
             return
 
-        with machines.workers(workers) as pool:
+        with processes.workers(workers) as pool:
             futures: dict[Future[None], Job] = {pool.submit(do, job): job for job in jobs}
             for future in as_completed(futures):
                 future.result()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from iresnet_flows.experiments import machines
+from iresnet_flows.experiments import processes
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build
 from iresnet_flows.experiments.comparison.training import Training, fit
@@ -67,7 +67,7 @@ def main(given: Sequence[str] | None = None) -> None:
         for name in options.data
         for rate in options.rates
     ]
-    with machines.workers(options.jobs) as pool:
+    with processes.workers(options.jobs) as pool:
         jobs = {pool.submit(loss, *key, options.seconds, options.data_dir): key for key in keys}
         for future in as_completed(jobs):
             losses[jobs[future]] = future.result()

@@ -1,26 +1,13 @@
-"""Work in several processes ends with the work, with an error, and with a process that dies."""
-
-import multiprocessing
-import os
-import platform
-import time
+"""What a machine has is what torch can use of it."""
 
 import pytest
 
 pytest.importorskip("rich", reason="the experiments need their extra")
 
 import torch
-from rich.console import Console
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.machines import each_in_parallel, torch_device, workers
-
-LONG = 600.0
-SIZE = 2**20
-
-
-def each(items, perform):
-    return list(each_in_parallel(items, 2, Console(quiet=True), "test", perform))
+from iresnet_flows.experiments.machines import torch_device
 
 
 @pytest.fixture
@@ -41,60 +28,3 @@ def test_a_mac_computes_on_its_cpu():
         check_device("mps")
     with pytest.raises(UsageError, match="no such device here"):
         check_device("gpu")
-
-
-def test_results_come_in_the_order_of_the_items():
-    assert each([3, 1, 2], str) == ["3", "1", "2"]
-
-
-def test_a_process_has_one_thread():
-    with workers(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == 1
-
-
-def train():
-    x = torch.ones(SIZE, requires_grad=True)
-    x.sin().cos().exp().sum().backward()
-
-
-def pages_of_trainings():
-    """How many pages come from the system in a hundred steps, after some others."""
-    import resource
-
-    for _ in range(40):
-        train()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(100):
-        train()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is for glibc")
-def test_a_process_keeps_what_it_has_freed():
-    of_a_tensor = 4 * SIZE / os.sysconf("SC_PAGE_SIZE")
-    with workers(1) as pool:
-        assert pool.submit(pages_of_trainings).result() < 8 * of_a_tensor
-
-
-def test_an_error_comes_as_it_is():
-    with pytest.raises(ValueError, match="invalid literal"):
-        each(["1", "two"], int)
-
-
-def test_a_process_that_dies_is_told_of():
-    with pytest.raises(UsageError, match=r"was killed from outside.*--jobs"):
-        each([9, 9], os._exit)
-
-
-def interrupted():
-    with workers(1) as pool:
-        pool.submit(time.sleep, LONG)
-        raise KeyboardInterrupt
-
-
-def test_an_interruption_waits_for_nothing():
-    begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert not multiprocessing.active_children()
-    assert time.monotonic() - begun < LONG / 2

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["say_place", "terminal", "titled_table"]
+__all__ = ["budget_bars", "counter", "say_place", "terminal", "titled_table"]
 
 
 def terminal(quiet: bool = False) -> Console:
@@ -32,3 +33,25 @@ def titled_table(
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def counter(console: Console) -> Progress:
+    """Bars that count what is done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+    )
+
+
+def budget_bars(console: Console) -> Progress:
+    """Bars of what trainings have spent of their budgets, with words of each in `loss`."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[loss]}", markup=False),
+        TimeRemainingColumn(),
+        console=console,
+    )

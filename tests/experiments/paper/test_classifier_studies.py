@@ -15,7 +15,7 @@ from commands import command
 from image_cases import images
 from torch.nn import functional as F
 
-from iresnet_flows.experiments import machines
+from iresnet_flows.experiments import processes
 from iresnet_flows.experiments.drawing import save
 from iresnet_flows.experiments.images.classification import Outcome
 from iresnet_flows.experiments.images.classifiers import CLASSIFIERS, PAPER, steps
@@ -66,7 +66,7 @@ class Here:
 
 @pytest.fixture
 def here(monkeypatch):
-    monkeypatch.setattr(machines, "workers", lambda count: Here())
+    monkeypatch.setattr(processes, "workers", lambda count: Here())
 
 
 def test_table_2_is_trained_measured_and_resumed(data, tmp_path, monkeypatch, capsys):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
 from iresnet_flows.experiments.comparison.results import Result
 from iresnet_flows.experiments.comparison.runs import Task, contender, perform
-from iresnet_flows.experiments.machines import workers
+from iresnet_flows.experiments.processes import workers
+from iresnet_flows.experiments.terminal import budget_bars
 
 __all__ = ["carry_out"]
 
@@ -34,7 +35,7 @@ def carry_out(tasks: Sequence[Task], jobs: int, console: Console) -> list[Result
         UsageError: A process died.
     """
     todo = [task for task in tasks if not task.is_done()]
-    with bars(console) as progress:
+    with budget_bars(console) as progress:
         if len(todo) < len(tasks):
             progress.console.print(f"{len(tasks) - len(todo)} of {len(tasks)} runs are there.")
         rows = [add(progress, task) for task in todo]
@@ -89,18 +90,6 @@ def listen(news: Any) -> None:
 
 def reporting(task: Task, line: Line) -> Result:
     return perform(task, line)
-
-
-@contextmanager
-def bars(console: Console) -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield progress
 
 
 def add(progress: Progress, task: Task) -> TaskID:

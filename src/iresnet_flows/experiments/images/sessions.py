@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from iresnet_flows.errors import StorageError, UsageError
 from iresnet_flows.experiments.budgets import Diverged
@@ -21,6 +20,7 @@ from iresnet_flows.experiments.images.training import (
     train,
 )
 from iresnet_flows.experiments.storage import claim_folder, output_folder
+from iresnet_flows.experiments.terminal import budget_bars
 
 __all__ = ["begin", "perform", "verdict"]
 
@@ -51,17 +51,11 @@ def perform(
         KeyboardInterrupt: As given.
     """
     recipe, budget = suited(run.recipe(), data.shape), run.budget(data)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(recipe.title, total=1.0, loss="...")
+    with budget_bars(console) as bar:
+        task = bar.add_task(recipe.title, total=1.0, loss="loss ...")
 
         def show(spent: float, loss: float) -> None:
-            bar.update(task, completed=spent, loss=f"{loss:.3f}")
+            bar.update(task, completed=spent, loss=f"loss {loss:.3f}")
 
         try:
             return train(

@@ -18,7 +18,8 @@ from iresnet_flows.experiments.images.recipes import suited
 from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import Images, ImageSet
 from iresnet_flows.experiments.images.training import Machine, Trained, train
-from iresnet_flows.experiments.machines import each_in_parallel, torch_device
+from iresnet_flows.experiments.machines import torch_device
+from iresnet_flows.experiments.processes import each_in_parallel
 from iresnet_flows.experiments.storage import claim_part, read_json, reading, write_json
 from iresnet_flows.experiments.studies import Settings
 

@@ -46,7 +46,8 @@ from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import ImageSet
 from iresnet_flows.experiments.images.steps import Endless, Training
 from iresnet_flows.experiments.images.tasks import Task
-from iresnet_flows.experiments.machines import postponed_interrupt, stopwatch, torch_device
+from iresnet_flows.experiments.machines import stopwatch, torch_device
+from iresnet_flows.experiments.processes import postponed_interrupt
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module

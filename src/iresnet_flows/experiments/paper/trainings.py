@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget, Diverged
-from iresnet_flows.experiments.machines import each_in_parallel, stopwatch
+from iresnet_flows.experiments.machines import stopwatch
+from iresnet_flows.experiments.processes import each_in_parallel
 from iresnet_flows.experiments.storage import claim_part, reading, write
 from iresnet_flows.experiments.studies import Settings
 from iresnet_flows.experiments.tensors import load_tensors

@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.machines import counter, workers
 from iresnet_flows.experiments.posteriors.npe import UNLIMITED
 from iresnet_flows.experiments.posteriors.report import write_report
 from iresnet_flows.experiments.posteriors.runs import (
@@ -22,8 +21,10 @@ from iresnet_flows.experiments.posteriors.runs import (
 )
 from iresnet_flows.experiments.posteriors.targets import TARGETS
 from iresnet_flows.experiments.posteriors.tasks import TASKS, Simulator
+from iresnet_flows.experiments.processes import workers
 from iresnet_flows.experiments.storage import claim_folder
 from iresnet_flows.experiments.studies import check_scale, chosen
+from iresnet_flows.experiments.terminal import counter
 
 __all__ = ["Settings", "settled", "study"]
 
