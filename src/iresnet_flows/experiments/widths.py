@@ -1,14 +1,16 @@
-"""Models of equal size: the one free width of each, found by search."""
+"""Models of equal size or time: the one free width of each, found by search."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
 from iresnet_flows.experiments.seeds import seeded
 
-__all__ = ["fitting_width", "parameters"]
+__all__ = ["fitting_width", "nearest", "parameters"]
 
 MOST = 4096
 
@@ -22,16 +24,19 @@ def fitting_width(make: Callable[[int], nn.Module], target: int) -> int:
         make: Gives the model of a width; the wider, the more parameters.
         target: The number of trainable parameters.
     """
-    low, high = 1, 2
-    while parameters(make, high) < target and high < MOST:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if parameters(make, middle) < target:
-            low = middle
-        else:
-            high = middle
-    return min(low, high, key=lambda width: abs(parameters(make, width) - target))
+    return nearest(partial(parameters, make), target, 1, MOST)
+
+
+def nearest(measure: Callable[[int], float], target: float, least: int, most: int) -> int:
+    """The number from the least to the most whose measure, which grows, is nearest to the target.
+
+    It begins with small ones, for large ones take long to measure.
+    """
+    low, high = least, 2
+    while high < most and measure(high) < target:
+        low, high = high, min(2 * high, most)
+    high = bisect_left(range(high), target, low + 1, key=measure)
+    return min(high - 1, high, key=lambda number: abs(measure(number) - target))
 
 
 def parameters(make: Callable[[int], nn.Module], width: int) -> int:

@@ -12,6 +12,7 @@ from iresnet_flows.experiments.comparison.costs import ROWS, step_ms
 from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.seeds import seeded
+from iresnet_flows.experiments.widths import nearest
 
 __all__ = ["step_seconds", "width_in_time"]
 
@@ -35,16 +36,7 @@ def width_in_time(make: Callable[[int], Flow], features: int, target: float) -> 
         with seeded():
             return step_seconds(make(WIDTHS[index]), features)
 
-    low, high = 0, 2
-    while high < len(WIDTHS) - 1 and seconds(high) < target:
-        low, high = high, min(2 * high, len(WIDTHS) - 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if seconds(middle) < target:
-            low = middle
-        else:
-            high = middle
-    best = min(low, high, key=lambda index: abs(seconds(index) - target))
+    best = nearest(seconds, target, 0, len(WIDTHS) - 1)
     return WIDTHS[best], seconds(best)
 
 
