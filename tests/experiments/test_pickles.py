@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def run_folder(folder, kind):
     """A run that has come to an end, but for its weights."""
     folder.mkdir()
     run = Run(kind, "i-resnet", "quick", (1, 4, 4), 3, "mnist")
-    (folder / "settings.json").write_text(json.dumps(run.record()))
+    (folder / "settings.json").write_text(json.dumps(asdict(run)))
     return folder
 
 

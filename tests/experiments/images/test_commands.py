@@ -23,7 +23,7 @@ from image_cases import CLASSIFIER, DENSITY, TinyDensity, write_folder
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.images import catalogue, evaluation, steps, training
 from iresnet_flows.experiments.images.architectures import residual
-from iresnet_flows.experiments.images.catalogue import classifier, density
+from iresnet_flows.experiments.images.catalogue import recipe
 from iresnet_flows.experiments.images.data import load_images
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.scores import grid
@@ -389,12 +389,12 @@ def test_pictures_stand_side_by_side():
 
 
 def test_recipes_are_found_by_name():
-    assert density("i-resnet", "quick") is DENSITY
-    assert classifier("i-resnet", "paper") is CLASSIFIER
+    assert recipe("density", "i-resnet", "quick") is DENSITY
+    assert recipe("classifier", "i-resnet", "paper") is CLASSIFIER
     with pytest.raises(UsageError, match="did you mean 'i-resnet'"):
-        classifier("i-revnet", "quick")
+        recipe("classifier", "i-revnet", "quick")
     with pytest.raises(UsageError, match="--scale"):
-        density("i-resnet", "small")
+        recipe("density", "i-resnet", "small")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from iresnet_flows.errors import UsageError, unknown
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.studies import check_scale
 
-__all__ = ["classifier", "density", "recipes"]
+__all__ = ["recipe", "recipes"]
 
 SOURCES = {
     "density": (("densities", "DENSITIES"), ("rivals", "RIVALS")),
@@ -17,22 +17,16 @@ SOURCES = {
 }
 
 
-def density(name: str, scale: str) -> Recipe:
-    """The density of that name.
+def recipe(kind: str, name: str, scale: str) -> Recipe:
+    """That of a ``density`` or ``classifier``.
 
     Raises:
-        UsageError: There is no such scale or density.
+        UsageError: There is no such scale or name.
     """
-    return chosen(name, recipes("density", scale))
-
-
-def classifier(name: str, scale: str) -> Recipe:
-    """The classifier of that name.
-
-    Raises:
-        UsageError: There is no such scale or classifier.
-    """
-    return chosen(name, recipes("classifier", scale))
+    known = recipes(kind, scale)
+    if name not in known:
+        raise UsageError(unknown("model", name, known))
+    return known[name]
 
 
 def recipes(kind: str, scale: str) -> Mapping[str, Recipe]:
@@ -47,9 +41,3 @@ def recipes(kind: str, scale: str) -> Mapping[str, Recipe]:
         source = import_module(f"iresnet_flows.experiments.images.{module}")
         found.update(getattr(source, table)[scale])
     return found
-
-
-def chosen(name: str, known: Mapping[str, Recipe]) -> Recipe:
-    if name not in known:
-        raise UsageError(unknown("model", name, known))
-    return known[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from torch import nn
 
 from iresnet_flows.experiments.images.clocks import LOG
 from iresnet_flows.experiments.images.evaluation import bits_per_dim
-from iresnet_flows.experiments.images.sets import Images, ImageSet
+from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.specs import Spec, kept
 from iresnet_flows.experiments.studies import Settings, chosen
 
-__all__ = ["MINUTES", "Outcome", "data_of", "perform", "planned"]
+__all__ = ["MINUTES", "Outcome", "data_of", "perform"]
 
 DATA = {"quick": ("mnist",), "paper": ("mnist", "cifar10")}
 MINUTES = 4.25
@@ -66,13 +66,6 @@ def data_of(settings: Settings) -> tuple[str, ...]:
     if settings.data is None:
         return DATA[settings.scale]
     return chosen("data", (settings.data,), DATA["paper"])
-
-
-def planned(settings: Settings, data: ImageSet, model: str, seed: int) -> Spec:
-    """The training of a density, in ``runs/`` of the folder, which other studies find there."""
-    spec = Spec.of(settings, data, model, seed, MINUTES)
-    folder = spec.folder.with_name(f"density-{spec.folder.name}")
-    return replace(spec, run=replace(spec.run, kind="density"), folder=folder)
 
 
 def perform(spec: Spec) -> Outcome:

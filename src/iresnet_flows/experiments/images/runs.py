@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
-from iresnet_flows.experiments.images.catalogue import classifier, density
+from iresnet_flows.experiments.images import catalogue
 from iresnet_flows.experiments.images.clocks import CHECKPOINT
 from iresnet_flows.experiments.images.recipes import Recipe, Shape
 from iresnet_flows.experiments.images.sets import ImageSet
@@ -65,7 +65,7 @@ class Run:
         Raises:
             UsageError: There is none of that name or scale.
         """
-        return {"density": density, "classifier": classifier}[self.kind](self.model, self.scale)
+        return catalogue.recipe(self.kind, self.model, self.scale)
 
     @property
     def task(self) -> Task:
@@ -79,10 +79,6 @@ class Run:
         if self.epochs is not None:
             return epochs(self.epochs, self.recipe(), data)
         return Budget(self.steps, self.minutes)
-
-    def record(self) -> dict[str, Any]:
-        """What is kept."""
-        return asdict(self)
 
 
 def try_out(run: Run, data: ImageSet, device: torch.device) -> None:

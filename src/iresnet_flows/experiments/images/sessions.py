@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -38,7 +39,7 @@ def begin(run: Run, data: ImageSet, folder: Path, machine: Machine, resume: bool
     shared_batch(run.recipe(), data, machine)
     if first_rank():
         with output_folder(folder):
-            claim_folder(folder, run.record(), resume)
+            claim_folder(folder, asdict(run), resume)
 
 
 def perform(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -24,7 +24,6 @@ from iresnet_flows.experiments.storage import claim_part, read_json, reading, wr
 from iresnet_flows.experiments.studies import Settings
 
 __all__ = [
-    "EPOCHS",
     "Spec",
     "begin",
     "in_parallel",
@@ -64,19 +63,28 @@ class Spec:
     device: str
 
     @classmethod
-    def of(cls, settings: Settings, data: ImageSet, model: str, seed: int, minutes: float) -> Spec:
+    def of(
+        cls,
+        settings: Settings,
+        data: ImageSet,
+        kind: str,
+        model: str,
+        seed: int,
+        minutes: float,
+    ) -> Spec:
         """A training of a study, in ``runs/`` of its folder, which other studies find there.
 
         Arguments:
             settings: Those of the study.
             data: What it is trained on, a built-in set.
-            model: The name of the classifier, or density.
+            kind: ``density`` or ``classifier``.
+            model: Its name.
             seed: Its seed.
             minutes: The time of each at the scale ``quick``, where the settings tell none.
         """
         full = settings.scale == "paper" and settings.minutes is None
         run = Run(
-            "classifier",
+            kind,
             model,
             settings.scale,
             data.shape,
@@ -87,7 +95,8 @@ class Spec:
             minutes=None if full else settings.minutes or minutes,
         )
         gpu = settings.scale == "paper" and torch.cuda.is_available()
-        folder = settings.out / "runs" / f"{settings.scale}-{data.name}-{model}-seed{seed}"
+        name = f"{settings.scale}-{data.name}-{model}-seed{seed}"
+        folder = settings.out / "runs" / (name if kind == "classifier" else f"{kind}-{name}")
         return cls(run, settings.data_dir, folder, "gpu" if gpu else "cpu")
 
     def is_done(self) -> bool:
@@ -107,7 +116,7 @@ def begin(specs: Sequence[Spec], data: Sequence[ImageSet], resume: bool) -> None
     for spec in {(spec.run.model, spec.run.data): spec for spec in specs}.values():
         try_out(spec.run, shapes[spec.run.data], torch_device(spec.device))
     for spec in specs:
-        claim_part(spec.folder, spec.run.record(), resume)
+        claim_part(spec.folder, asdict(spec.run), resume)
 
 
 def in_parallel(

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from iresnet_flows.experiments.averages import mean, present, standard_error, worst
-from iresnet_flows.experiments.images.catalogue import classifier
+from iresnet_flows.experiments.images.catalogue import recipe
 from iresnet_flows.experiments.images.classification import Outcome, perform
 from iresnet_flows.experiments.images.data import load_images
-from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, in_parallel
+from iresnet_flows.experiments.images.specs import Spec, begin, in_parallel
 from iresnet_flows.experiments.markdown import markdown_table, number
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, chosen
-from iresnet_flows.experiments.terminal import terminal, titled_table
+from iresnet_flows.experiments.terminal import say_place, terminal, titled_table
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["ErrorTable"]
@@ -72,7 +72,7 @@ class ErrorTable:
         models = chosen("model", settings.models, self.models)
         data = [load_images(n, settings.data_dir) for n in self.data[settings.scale]]
         specs = [
-            Spec.of(settings, each, model, seed, self.minutes)
+            Spec.of(settings, each, "classifier", model, seed, self.minutes)
             for each in data
             for seed in settings.seeds or self.seeds[settings.scale]
             for model in models
@@ -82,13 +82,13 @@ class ErrorTable:
         console, outcomes = terminal(), list[Outcome]()
         for outcome in in_parallel(specs, settings.jobs, console, "classifiers", perform):
             outcomes.append(outcome)
-            self.write(settings, outcomes, len(specs))
+            self.write(settings, specs, outcomes)
         for name, rows in by_data(self.rows(settings, outcomes)):
             lines = (cells(row)[:SHOWN] for row in rows)
             console.print(titled_table(f"{self.name}, {name}", HEADS[:SHOWN], lines))
         for line in verdict(self.rows(settings, outcomes)):
             console.print(line)
-        console.print(f"The table is at {settings.out / self.name}.md")
+        say_place(console, "The table is at", settings.out / f"{self.name}.md")
 
     def wants(self, settings: Settings, model: str, seed: int) -> bool:
         first = seed == self.seeds[settings.scale][0]
@@ -105,7 +105,7 @@ class ErrorTable:
             {
                 "data": name,
                 "model": model,
-                "title": classifier(model, settings.scale).title,
+                "title": recipe("classifier", model, settings.scale).title,
                 **summary(groups[name, model]),
                 "paper": self.paper.get(name, {}).get(model),
                 "paper_verified": (name, model) in self.verified,
@@ -113,7 +113,9 @@ class ErrorTable:
             for name, model in order
         ]
 
-    def write(self, settings: Settings, outcomes: Sequence[Outcome], planned: int) -> None:
+    def write(
+        self, settings: Settings, specs: Sequence[Spec], outcomes: Sequence[Outcome]
+    ) -> None:
         """The table as Markdown and JSON."""
         rows = self.rows(settings, outcomes)
         record = {
@@ -126,32 +128,33 @@ class ErrorTable:
         }
         write_json(settings.out / f"{self.name}.json", record)
 
-        parts = [f"`{settings.command}`", self.effort(settings, outcomes, planned)]
+        parts = [f"`{settings.command}`", effort(specs, outcomes)]
         for name, group in by_data(rows):
             parts += [f"**{name}**", markdown_table(HEADS, map(cells, group))]
-        parts += [*verdict(rows), NOTES, *self.cautions(rows)]
-        texts = {r["model"]: classifier(r["model"], settings.scale) for r in rows}
-        parts += ["\n".join(f"* {recipe.title}: {recipe.text}." for recipe in texts.values())]
+        parts += [*verdict(rows), NOTES, *cautions(rows)]
+        recipes = {r["model"]: recipe("classifier", r["model"], settings.scale) for r in rows}
+        parts += ["\n".join(f"* {each.title}: {each.text}." for each in recipes.values())]
         parts += [f"{o.model}, seed {o.seed}: {o.failure}." for o in outcomes if o.failure]
         write_text(settings.out / f"{self.name}.md", "\n\n".join(parts) + "\n")
 
-    def effort(self, settings: Settings, outcomes: Sequence[Outcome], planned: int) -> str:
-        full = settings.scale == "paper" and settings.minutes is None
-        minutes = settings.minutes or self.minutes
-        each = f"{EPOCHS} epochs" if full else f"{minutes:g} minutes on one thread"
-        sizes = {o.data: (o.train_images, o.test_images) for o in outcomes}
-        used = "; ".join(
-            f"{name}: all {train} training images (validation images among them), "
-            f"all {test} test images"
-            for name, (train, test) in sizes.items()
-        )
-        return f"{each} a training, {len(outcomes)} of {planned} done. {used}."
 
-    def cautions(self, rows: Sequence[dict[str, Any]]) -> list[str]:
-        doubtful = [r for r in rows if r["paper"] is not None and not r["paper_verified"]]
-        if not doubtful:
-            return []
-        return ["(unverified): quoted from memory, not read in a copy of the paper."]
+def effort(specs: Sequence[Spec], outcomes: Sequence[Outcome]) -> str:
+    run = specs[0].run
+    each = f"{run.epochs} epochs" if run.epochs else f"{run.minutes:g} minutes on one thread"
+    sizes = {o.data: (o.train_images, o.test_images) for o in outcomes}
+    used = "; ".join(
+        f"{name}: all {train} training images (validation images among them), "
+        f"all {test} test images"
+        for name, (train, test) in sizes.items()
+    )
+    return f"{each} a training, {len(outcomes)} of {len(specs)} done. {used}."
+
+
+def cautions(rows: Sequence[dict[str, Any]]) -> list[str]:
+    doubtful = [r for r in rows if r["paper"] is not None and not r["paper_verified"]]
+    if not doubtful:
+        return []
+    return ["(unverified): quoted from memory, not read in a copy of the paper."]
 
 
 def summary(group: Sequence[Outcome]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def study(settings: Settings) -> None:
     models = chosen("model", settings.models, MODELS)
     seed = settings.seed("fig3")
     data = load_images(DATA, settings.data_dir)
-    specs = [Spec.of(settings, data, model, seed, MINUTES) for model in models]
+    specs = [Spec.of(settings, data, "classifier", model, seed, MINUTES) for model in models]
     console = terminal()
     outcomes = ready(specs, data, settings, console, "classifiers", perform)
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from iresnet_flows.experiments.drawing import save
 from iresnet_flows.experiments.images.data import load_images
-from iresnet_flows.experiments.images.likelihoods import Outcome, data_of, perform, planned
+from iresnet_flows.experiments.images.likelihoods import MINUTES, Outcome, data_of, perform
 from iresnet_flows.experiments.images.runs import load_run
 from iresnet_flows.experiments.images.scores import draw, grid
-from iresnet_flows.experiments.images.specs import ready
+from iresnet_flows.experiments.images.specs import Spec, ready
 from iresnet_flows.experiments.paper.table4 import MODELS
 from iresnet_flows.experiments.storage import write_json
 from iresnet_flows.experiments.studies import Settings, chosen
@@ -38,7 +38,7 @@ def study(settings: Settings) -> None:
     models = chosen("model", settings.models or ("i-resnet",), MODELS)
     seed = settings.seed("fig5")
     data = load_images(data_of(settings)[-1], settings.data_dir)
-    specs = [planned(settings, data, model, seed) for model in models]
+    specs = [Spec.of(settings, data, "density", model, seed, MINUTES) for model in models]
     console = terminal()
     outcomes = ready(specs, data, settings, console, "densities", perform)
 

@@ -11,16 +11,10 @@ from matplotlib.figure import Figure
 
 from iresnet_flows.experiments.averages import mean, standard_error
 from iresnet_flows.experiments.drawing import COLOURS, save
-from iresnet_flows.experiments.images.catalogue import density
+from iresnet_flows.experiments.images.catalogue import recipe
 from iresnet_flows.experiments.images.data import load_images
-from iresnet_flows.experiments.images.likelihoods import (
-    MINUTES,
-    Outcome,
-    data_of,
-    perform,
-    planned,
-)
-from iresnet_flows.experiments.images.specs import EPOCHS, Spec, begin, in_parallel
+from iresnet_flows.experiments.images.likelihoods import MINUTES, Outcome, data_of, perform
+from iresnet_flows.experiments.images.specs import Spec, begin, in_parallel
 from iresnet_flows.experiments.markdown import markdown_table, number
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, chosen
@@ -78,7 +72,7 @@ def study(settings: Settings) -> None:
     models = chosen("model", settings.models, MODELS)
     data = [load_images(name, settings.data_dir) for name in data_of(settings)]
     specs = [
-        planned(settings, each, model, seed)
+        Spec.of(settings, each, "density", model, seed, MINUTES)
         for each in data
         for seed in settings.seeds or (0,)
         for model in models
@@ -103,7 +97,7 @@ def rows(settings: Settings, outcomes: Sequence[Outcome]) -> list[dict[str, Any]
         {
             "data": name,
             "model": model,
-            "title": density(model, settings.scale).title,
+            "title": recipe("density", model, settings.scale).title,
             **summary(groups[name, model]),
             "paper": PAPER[name].get(model),
             "paper_verified": model in VERIFIED,
@@ -144,22 +138,22 @@ def write(settings: Settings, specs: Sequence[Spec], outcomes: Sequence[Outcome]
     write_json(settings.out / "table4.json", record)
     save(settings.out / "table4.png", curves(settings, outcomes))
 
-    recipes = {row["model"]: density(row["model"], settings.scale) for row in found}
+    recipes = {row["model"]: recipe("density", row["model"], settings.scale) for row in found}
     parts = [
         f"`{settings.command}`",
-        effort(settings, specs, outcomes),
+        effort(specs, outcomes),
         markdown_table(HEADS, map(cells, found)),
         "![Bits/dim in the course of training](table4.png)",
         NOTES,
-        "\n".join(f"* {recipe.title}: {recipe.text}." for recipe in recipes.values()),
+        "\n".join(f"* {each.title}: {each.text}." for each in recipes.values()),
         *(f"{o.model}, {o.data}, seed {o.seed}: {o.failure}." for o in outcomes if o.failure),
     ]
     write_text(settings.out / "table4.md", "\n\n".join(parts) + "\n")
 
 
-def effort(settings: Settings, specs: Sequence[Spec], outcomes: Sequence[Outcome]) -> str:
-    full = settings.scale == "paper" and settings.minutes is None
-    each = f"{EPOCHS} epochs" if full else f"{settings.minutes or MINUTES:g} minutes"
+def effort(specs: Sequence[Spec], outcomes: Sequence[Outcome]) -> str:
+    run = specs[0].run
+    each = f"{run.epochs} epochs" if run.epochs else f"{run.minutes:g} minutes"
     sizes = {o.data: (o.train_images, o.test_images) for o in outcomes}
     used = "; ".join(
         f"{name}: all {train} training images, the first {test} test images"
@@ -202,7 +196,7 @@ def curves(settings: Settings, outcomes: Sequence[Outcome]) -> Figure:
     for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         lowest = math.inf
         for model, colour in zip(MODELS, (*COLOURS, "grey"), strict=True):
-            label: str | None = density(model, settings.scale).title
+            label: str | None = recipe("density", model, settings.scale).title
             for outcome in outcomes:
                 if (outcome.data, outcome.model) == (name, model) and outcome.curve:
                     seconds, bits = zip(*outcome.curve, strict=True)
