@@ -377,7 +377,7 @@ def test_bad_use_of_a_run_ends_with_one_line_and_code_2(
 
 def test_pictures_stand_side_by_side():
     pixels = torch.arange(1, 4, dtype=torch.uint8)[:, None, None, None].expand(3, 1, 2, 2)
-    assert grid(pixels)[0].tolist() == [
+    assert grid(pixels)[:, :, 0].tolist() == [
         [0, 0, 0, 0, 0, 0, 0],
         [0, 1, 1, 0, 2, 2, 0],
         [0, 1, 1, 0, 2, 2, 0],

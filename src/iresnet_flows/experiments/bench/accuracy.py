@@ -44,9 +44,12 @@ def tasks(settings: Settings, peers: Sequence[Contestant]) -> list[Task]:
         for c in (*VARIANTS, *peers)
     ]
     errors = [
-        Task(f"{what}, L = {bound}", partial(measure, settings, gym, bound, peers))
+        Task(f"{what}, L = {bound}", partial(measure, gym, bound, peers))
         for bound in settings.bounds
-        for what, measure in (("inverse error", inverses), ("log-det error", log_dets))
+        for what, measure in (
+            ("inverse error", inverses),
+            ("log-det error", partial(log_dets, settings)),
+        )
     ]
     return [*trainings, *errors]
 
@@ -56,9 +59,7 @@ def train(gym: Gym, contestant: Contestant, bound: float) -> list[Row]:
     return []
 
 
-def inverses(
-    _settings: Settings, gym: Gym, bound: float, peers: Sequence[Contestant]
-) -> list[Row]:
+def inverses(gym: Gym, bound: float, peers: Sequence[Contestant]) -> list[Row]:
     """The largest error in x of an inverse in float32, at y = block(x) of data x."""
     x = gym.rows[:ROWS]
     errors = {c.title: inverse_error(gym.block(c, bound), x) for c in (*VARIANTS, *peers)}

@@ -33,8 +33,8 @@ def tasks(settings: Settings, peers: Sequence[Contestant]) -> list[Task]:
 
 
 def side_by_side(net: Net, peers: Sequence[Contestant]) -> list[Row]:
-    """The bytes of one block of each."""
-    kept = {c.title: block_bytes(c, net) for c in (*VARIANTS, *peers)}
+    """The kilobytes of one block of each."""
+    kept = {c.title: block_kilobytes(c, net) for c in (*VARIANTS, *peers)}
     return [
         Row(
             "kept for the backward pass (kB)",
@@ -51,7 +51,7 @@ def side_by_side(net: Net, peers: Sequence[Contestant]) -> list[Row]:
     ]
 
 
-def block_bytes(contestant: Contestant, net: Net) -> float:
+def block_kilobytes(contestant: Contestant, net: Net) -> float:
     """Kilobytes of one block in train mode."""
     block = build(contestant, net).each()[0]
     with seeded():

@@ -10,12 +10,11 @@ import typer
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import DataDir, app, check_device, check_seeds
+from iresnet_flows.experiments.data.bundled import PARTS
 from iresnet_flows.experiments.storage import output_folder
 from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["sample", "score"]
-
-PARTS = ("train", "validation", "test")
 
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Device = Annotated[str, typer.Option(help="cpu, gpu or auto.")]

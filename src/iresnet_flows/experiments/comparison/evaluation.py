@@ -12,7 +12,7 @@ from torch import Tensor
 from iresnet_flows.experiments.averages import standard_error
 from iresnet_flows.experiments.budgets import Diverged
 from iresnet_flows.experiments.comparison.contenders import Contender
-from iresnet_flows.experiments.comparison.results import Result
+from iresnet_flows.experiments.comparison.results import Data, Result
 from iresnet_flows.experiments.comparison.training import prepared
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.nflows import value_of
@@ -56,7 +56,7 @@ def show(result: Result, who: Contender, flow: Flow, dataset: Dataset) -> None:
         elif who.density:
             result.note("its inverse raised an exception on test rows")
         if who.density and dataset.features == 2:
-            result.arrays["density"] = density(flow, dataset).numpy()
+            result.arrays["density"] = density(flow, dataset, result.data).numpy()
         if who.density:
             result.arrays["samples"] = dataset.restore(flow.sample(count)).numpy()
 
@@ -72,14 +72,11 @@ def restored(flow: Flow, z: Tensor) -> Tensor | None:
     return (back - z).abs().amax(-1).nan_to_num(nan=math.inf)
 
 
-def density(flow: Flow, dataset: Dataset) -> Tensor:
-    """The density over the range of two columns, a tenth wider on each side, (G, G)."""
-    low, high = dataset.train.aminmax(dim=0)
-    margin = 0.1 * (high - low)
-    x, y = (
-        torch.linspace(float(a), float(b), GRID, dtype=torch.float64)
-        for a, b in zip(low - margin, high + margin, strict=True)
-    )
+def density(flow: Flow, dataset: Dataset, data: Data) -> Tensor:
+    """The density over the extent of two columns, (G, G)."""
+    left, right, bottom, top = data.extent
+    x = torch.linspace(left, right, GRID, dtype=torch.float64)
+    y = torch.linspace(bottom, top, GRID, dtype=torch.float64)
     z = dataset.standardised(torch.cartesian_prod(x, y))  # without noise, on whole numbers too
     return (in_parts(flow.log_prob, z).double() - dataset.log_scale).exp().reshape(GRID, GRID)
 

@@ -19,10 +19,9 @@ from iresnet_flows.experiments.comparison.styles import Style
 from iresnet_flows.experiments.data.tables import Array
 from iresnet_flows.experiments.drawing import blank, save
 
-__all__ = ["Panel", "density_panels", "draw", "sample_panels"]
+__all__ = ["Panel", "density_panels", "draw", "of_density", "sample_panels"]
 
 SHOWN = 24
-MARGIN = 0.1
 COST = {
     "train_seconds": "training (s)",
     "log_prob_ms": "log-likelihood of 256 rows (ms)",
@@ -192,12 +191,7 @@ def tiles(axis: Axes, rows: Array, side: int) -> None:
 
 
 def of_density(data: Data, density: Array) -> Callable[[Axes], None]:
-    low, high = np.array(data.low), np.array(data.high)
-    margin = MARGIN * (high - low)
-    (left, bottom), (right, top) = low - margin, high + margin
-
     def fill(axis: Axes) -> None:
-        extent = (left, right, bottom, top)
-        axis.imshow(density.T, origin="lower", extent=extent, aspect="auto", cmap="viridis")
+        axis.imshow(density.T, origin="lower", extent=data.extent, aspect="auto", cmap="viridis")
 
     return fill

@@ -80,7 +80,7 @@ def lipschitz_bound(flow: Flow) -> float | None:
 
 
 def log_prob_noise(flow: Flow, z: Tensor) -> float:
-    """The standard deviation of a row's log-likelihood over calls, in nats; the mean over rows."""
+    """The deviation of a row's log-likelihood over calls, in nats: root mean square over rows."""
     with torch.no_grad():
         calls = torch.stack([flow.log_prob(z) for _ in range(CALLS)])
     return float(calls.var(0).mean().sqrt())

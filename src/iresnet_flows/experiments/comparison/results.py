@@ -129,6 +129,13 @@ class Data:
         return len(self.columns)
 
     @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top of pictures of two columns: a tenth beyond the range."""
+        (left, bottom), (right, top) = self.low, self.high
+        x, y = (right - left) / 10, (top - bottom) / 10
+        return left - x, right + x, bottom - y, top + y
+
+    @property
     def side(self) -> int | None:
         """The side of the square pictures that rows of so many columns are taken for."""
         return SIDES.get(self.features)

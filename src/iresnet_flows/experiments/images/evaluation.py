@@ -32,7 +32,7 @@ def test_error(model: nn.Module, images: Images, batch: int = BATCH) -> float:  
 
 
 def bits_per_dim(
-    model: nn.Module, images: Images, conditional: bool = False, batch: int = BATCH
+    model: nn.Module, images: Images, conditional: bool = False
 ) -> tuple[float, float]:
     """The mean bits for each dimension of the whole pixels, and its standard error over images.
 
@@ -40,9 +40,8 @@ def bits_per_dim(
         model: A `Density`; it is read in eval mode, on its own device.
         images: The images.
         conditional: Whether they are given their labels.
-        batch: How many are read at a time.
     """
-    return mean_and_error(bits(nats(model, images, conditional, batch), images.pixels))
+    return mean_and_error(bits(nats(model, images, conditional), images.pixels))
 
 
 def mistakes(model: nn.Module, images: Images, batch: int = BATCH) -> Tensor:
@@ -61,9 +60,7 @@ def mistakes(model: nn.Module, images: Images, batch: int = BATCH) -> Tensor:
     return each(model, images, batch, read)
 
 
-def nats(
-    model: nn.Module, images: Images, conditional: bool = False, batch: int = BATCH
-) -> Tensor:
+def nats(model: nn.Module, images: Images, conditional: bool = False) -> Tensor:
     """-log P of each image, (N,) float64, bounded from above with one draw of the noise."""
     density: Any = model
 
@@ -72,7 +69,7 @@ def nats(
         log_prob = density.log_prob(dequantised(part.pixels, noise), labels)
         return discrete_nats(log_prob.double(), noise)
 
-    return each(model, images, batch, read)
+    return each(model, images, BATCH, read)
 
 
 def each(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from nflows.transforms.base import Transform
 from torch import Generator, Tensor, nn
 
 from iresnet_flows.experiments.images.recipes import Shape
+from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.layers import Logit
 
 __all__ = ["Flatten", "HostedDensity"]
@@ -96,8 +96,7 @@ class HostedDensity(nn.Module):
             device=like.device if generator is None else generator.device,
             generator=generator,
         )
-        with warnings.catch_warnings():  # nflows asks torch for a function of old
-            warnings.filterwarnings("ignore", message="(?s).*torch.triangular_solve")
+        with quiet():  # nflows asks torch for a function of old
             y, _ = self.transform.inverse(temperature * noise.to(like.device))
         return self.logit.invert(y).clamp(0, 1)
 

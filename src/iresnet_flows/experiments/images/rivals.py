@@ -32,8 +32,8 @@ def as_large_as_ours(family: Make) -> Make:
     def make(shape: Shape, classes: int) -> nn.Module:
         ours = DENSITIES["quick"]["i-resnet"].make
         target = parameters(lambda _: ours(shape, classes), 0)
-        of_width = partial(family, shape)
-        return of_width(fitting_width(of_width, target))
+        wide = partial(family, shape)
+        return wide(fitting_width(wide, target))
 
     return make
 

@@ -173,12 +173,12 @@ def keep_pictures(path: Path, pixels: Tensor) -> None:
     require_drawable(path, pixels.shape[1])
     from matplotlib import image
 
-    picture = grid(pixels).movedim(0, -1).expand(-1, -1, 3).numpy()
-    write(path, lambda part: image.imsave(part, np.ascontiguousarray(picture)))
+    picture = np.ascontiguousarray(grid(pixels))
+    write(path, lambda part: image.imsave(part, picture))
 
 
-def grid(pixels: Tensor) -> Tensor:
-    """Images (N, C, H, W) side by side, in as many columns as rows, (C, height, width)."""
+def grid(pixels: Tensor) -> Any:
+    """Images (N, C, H, W) side by side, in as many columns as rows, uint8 (height, width, 3)."""
     count, channels, height, width = pixels.shape
     columns = max(1, int(np.ceil(np.sqrt(count))))
     rows = max(1, -(-count // columns))
@@ -186,7 +186,8 @@ def grid(pixels: Tensor) -> Tensor:
     framed[:count, :, MARGIN:, MARGIN:] = pixels
     wide = framed.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
     whole = wide.flatten(3, 4).flatten(1, 2)
-    return nn.functional.pad(whole, (0, MARGIN, 0, MARGIN))
+    whole = nn.functional.pad(whole, (0, MARGIN, 0, MARGIN))
+    return whole.movedim(0, -1).expand(-1, -1, 3).numpy()
 
 
 def save_array(path: Path, array: Any) -> None:

@@ -163,7 +163,6 @@ def train(
     machine: Machine | None = None,
     resume: bool = False,
     progress: Progress = ignore,
-    checkpoint_seconds: float | None = None,
     checkpoint_steps: int | None = None,
 ) -> Trained:
     """Train a model, or go on with what is in the folder, or read it if it was finished.
@@ -182,8 +181,7 @@ def train(
         machine: The devices; None for one CPU.
         resume: Go on with what is in the folder, which must be a run of the same arguments.
         progress: Is told the share of the budget that is spent, and the loss, after each step.
-        checkpoint_seconds: The time between checkpoints; None for a minute.
-        checkpoint_steps: The steps between them, if that is less.
+        checkpoint_steps: The steps between checkpoints, if they take less than a minute.
 
     Raises:
         Diverged: The loss is no longer a number; the message says at which step.
@@ -198,9 +196,8 @@ def train(
             (folder / name).unlink(missing_ok=True)  # another run's, which a later one would take
     batches = Batches(data.train, size, seed, recipe.shift, recipe.flip)
     training = Training(build(recipe, data, seed), recipe, task, batches, budget, seed).train()
-    seconds = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
     now = stopwatch(machine.place.type)
-    clock = Clock(folder, now, progress, seconds, checkpoint_steps)
+    clock = Clock(folder, now, progress, CHECKPOINT_SECONDS, checkpoint_steps)
     run(training, clock, machine, folder / CHECKPOINT if resume else None)
 
     model = training.result()

@@ -98,11 +98,8 @@ class Flow(Planned):
             branch = LipschitzMLP(features, MODELS[self.model], self.coefficient**3)
             return InvertibleResidualBlock(branch, estimator)
 
-        def stack() -> Stack:
-            return Stack([layer for _ in range(BLOCKS) for layer in (ActNorm(features), block())])
-
         with seeded(self.seed):
-            return stack()
+            return Stack([layer for _ in range(BLOCKS) for layer in (ActNorm(features), block())])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS, Contender
 from iresnet_flows.experiments.comparison.contenders.couplings import glow
+from iresnet_flows.experiments.comparison.figures import of_density
 from iresnet_flows.experiments.comparison.groups import Group, grouped
 from iresnet_flows.experiments.comparison.results import Match
 from iresnet_flows.experiments.comparison.runs import contender
@@ -132,22 +133,16 @@ def picture(groups: list[Group]) -> Figure:
     for i, group in enumerate(groups):
         truth, *others = axes[3 * i : 3 * i + 3]
         data = group.data
-        margin = [0.1 * (high - low) for low, high in zip(data.low, data.high, strict=True)]
-        x0, y0 = (low - m for low, m in zip(data.low, margin, strict=True))
-        x1, y1 = (high + m for high, m in zip(data.high, margin, strict=True))
         rows = group.results[0].arrays["truth"][:CLOUD]
         truth.scatter(rows[:, 0], rows[:, 1], s=1, linewidths=0, color="#333333")
-        truth.set(xlim=(x0, x1), ylim=(y0, y1))
+        truth.set(xlim=data.extent[:2], ylim=data.extent[2:])
         truth.set_title(data.name, fontsize=9)
         for axis, run in zip(others, group.results, strict=True):
             axis.set_title(run.title, fontsize=9)
             if run.nats is not None:
                 axis.set_xlabel(f"{run.nats:.3f} ± {run.row_standard_error:.3f} nats", fontsize=9)
             if "density" in run.arrays:
-                density = run.arrays["density"].T
-                axis.imshow(
-                    density, origin="lower", extent=(x0, x1, y0, y1), aspect="auto", cmap="viridis"
-                )
+                of_density(data, run.arrays["density"])(axis)
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])

@@ -102,6 +102,6 @@ def picture(panels: dict[str, Tensor]) -> Figure:
     for axis in axes:
         axis.set_axis_off()
     for axis, (title, pixels) in zip(axes, panels.items(), strict=False):
-        axis.imshow(grid(pixels).movedim(0, -1).expand(-1, -1, 3).numpy())
+        axis.imshow(grid(pixels))
         axis.set_title(title, fontsize=9)
     return figure

@@ -183,12 +183,12 @@ def load_target(
     if name == "eight_schools":
         return EightSchools(folder / f"{name}.npy" if folder else None)
     task = TASKS[name]
-    folder = data_folder(data_dir) / "sbibm" / name
-    paths = [folder / f"{kind}_{observation}.npy" for kind in ("observation", "reference")]
+    source = data_folder(data_dir) / "sbibm" / name
+    paths = [source / f"{kind}_{observation}.npy" for kind in ("observation", "reference")]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise DataError(
-            f"{name}: no {', '.join(missing)} in {folder}: put sbibm's there, or name the folder "
+            f"{name}: no {', '.join(missing)} in {source}: put sbibm's there, or name the folder "
             f"that holds sbibm/{name}/ with --data-dir or IRESNET_FLOWS_DATA."
         )
     observed, draws = (torch.from_numpy(read_npy(path).values).float() for path in paths)
