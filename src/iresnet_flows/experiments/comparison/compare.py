@@ -89,8 +89,9 @@ def compare(
         for name, dataset in datasets.items()
         for task in planned(settings, name, dataset, contenders, folder / RUNS)
     ]
-    for task in tasks if fresh else ():
-        shutil.rmtree(task.folder, ignore_errors=True)
+    for task in tasks:
+        if fresh and task.folder.exists():
+            shutil.rmtree(task.folder)
     results = carry_out(tasks, settings.jobs, console)
     with console.status("writing the report"):
         write_reports(results, folder, settings.command)
