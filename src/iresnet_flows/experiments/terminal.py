@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE
+from rich.box import SIMPLE, SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["budget_bars", "counter", "say_place", "terminal", "titled_table"]
+__all__ = ["budget_bars", "counter", "narrow_table", "say_place", "terminal", "titled_table"]
 
 
 def terminal(quiet: bool = False) -> Console:
@@ -30,6 +30,18 @@ def titled_table(
     table = Table(title=title, title_justify="left", box=SIMPLE)
     for i, head in enumerate(heads):
         table.add_column(head, justify="left" if i < words else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def narrow_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], words: Container[str]
+) -> Table:
+    """A table with little between its columns; under some heads stand words, not numbers."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    for head in heads:
+        table.add_column(head, justify="left" if head in words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -10,7 +10,7 @@ from torch import nn
 
 from iresnet_flows.experiments.seeds import seeded
 
-__all__ = ["fitting_width", "nearest", "parameters"]
+__all__ = ["fitting_width", "nearest", "parameters", "trainable"]
 
 MOST = 4096
 
@@ -42,5 +42,9 @@ def nearest(measure: Callable[[int], float], target: float, least: int, most: in
 def parameters(make: Callable[[int], nn.Module], width: int) -> int:
     """The trainable parameters at that width; draws nothing from the caller's generator."""
     with seeded():
-        model = make(width)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return trainable(make(width))
+
+
+def trainable(module: nn.Module) -> int:
+    """How many numbers of a module are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

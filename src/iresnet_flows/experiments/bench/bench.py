@@ -14,13 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from iresnet_flows.experiments.bench import accuracy, bounds, growth, images, memory, speed
 from iresnet_flows.experiments.bench.contestants import EQUAL, OURS
 from iresnet_flows.experiments.bench.figures import draw
-from iresnet_flows.experiments.bench.flows import build, count
+from iresnet_flows.experiments.bench.flows import build
 from iresnet_flows.experiments.bench.peers import Peer
 from iresnet_flows.experiments.bench.report import write_report
 from iresnet_flows.experiments.bench.rows import Point, Row
 from iresnet_flows.experiments.bench.settings import Settings
 from iresnet_flows.experiments.machines import on_threads
 from iresnet_flows.experiments.versions import versions
+from iresnet_flows.experiments.widths import trainable
 
 __all__ = ["bench"]
 
@@ -111,7 +112,7 @@ def progress(console: Console) -> Progress:
 def parameters(settings: Settings, peers: Sequence[Peer]) -> list[dict[str, Any]]:
     """How many each contestant trains, on each network that is timed."""
     return [
-        {"contestant": c.title, "net": str(case.net), "parameters": count(build(c, case.net))}
+        {"contestant": c.title, "net": str(case.net), "parameters": trainable(build(c, case.net))}
         for case in settings.cases
         for c in (OURS, EQUAL, *peers)
     ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iresnet_flows.experiments.bench.contestants import Block, Contestant, Net
 from iresnet_flows.experiments.seeds import seeded
 
-__all__ = ["Flow", "build", "count", "mixture", "stepper"]
+__all__ = ["Flow", "build", "mixture", "stepper"]
 
 RATE = 2e-3
 MODES = 8
@@ -84,8 +84,3 @@ def mixture(features: int, count: int) -> Tensor:
     centres = torch.randn(MODES, features, generator=generator)
     which = torch.randint(MODES, (count,), generator=generator)
     return centres[which] * 0.9 + 0.4 * torch.randn(count, features, generator=generator)
-
-
-def count(module: nn.Module) -> int:
-    """The parameters that are trained."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -20,11 +20,11 @@ from iresnet_flows.experiments.comparison.properties import measure
 from iresnet_flows.experiments.comparison.results import Data, Plan, Result
 from iresnet_flows.experiments.comparison.training import (
     CHECKPOINT,
-    DECAYED_ROWS,
     Progress,
     Training,
     fit,
     prepared,
+    weight_decay,
 )
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.data.datasets import Dataset
@@ -33,6 +33,7 @@ from iresnet_flows.experiments.quietness import quiet
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.versions import versions
+from iresnet_flows.experiments.widths import trainable
 
 __all__ = ["Task", "contender", "perform", "read"]
 
@@ -101,7 +102,7 @@ def run(
     """Fill in the result."""
     plan = result.plan
     flow = who.make(dataset.features, result.width or 0)
-    result.parameters = sum(p.numel() for p in flow.parameters() if p.requires_grad)
+    result.parameters = trainable(flow)
     training = Training(flow, who, dataset, Budget(plan.steps, plan.minutes), plan.seed)
     try:
         fit(training, folder, plan.device, progress)
@@ -163,8 +164,8 @@ def blank(task: Task, who: Contender, dataset: Dataset) -> Result:
 
 def recipe(who: Contender, rows: int) -> str:
     """The architecture, and how it is trained."""
-    decay = who.weight_decay if rows <= DECAYED_ROWS else 0.0
-    return f"{who.recipe}; AdamW with a rate of {who.learning_rate:g} and weight decay {decay:g}"
+    how = f"a rate of {who.learning_rate:g} and weight decay {weight_decay(who, rows):g}"
+    return f"{who.recipe}; AdamW with {how}"
 
 
 def contender(name: str) -> Contender:

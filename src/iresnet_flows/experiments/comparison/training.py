@@ -23,7 +23,7 @@ from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
 
-__all__ = ["Progress", "Training", "fit", "prepared"]
+__all__ = ["Progress", "Training", "fit", "prepared", "weight_decay"]
 
 BATCH = 256
 FLOOR = 1e-5
@@ -45,8 +45,6 @@ class Training(lightning.LightningModule):
 
     Where validation has stagnated the best weights are taken up again, the rate falls to its end
     over a tenth of the budget, and the training is over.
-
-    A contender's weight decay is for few rows, up to 5000; with more there is none.
 
     Arguments:
         flow: An nflows `Flow` in model space.
@@ -74,10 +72,10 @@ class Training(lightning.LightningModule):
         self.start, self.end = 0.0, 1.0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        few = len(self.dataset.train) <= DECAYED_ROWS
-        decay = self.contender.weight_decay if few else 0.0
         return torch.optim.AdamW(
-            self.flow.parameters(), lr=self.contender.learning_rate, weight_decay=decay
+            self.flow.parameters(),
+            lr=self.contender.learning_rate,
+            weight_decay=weight_decay(self.contender, len(self.dataset.train)),
         )
 
     def spent(self) -> float:
@@ -239,6 +237,11 @@ def fit(training: Training, folder: Path, device: str, progress: Progress) -> No
 
     training.flow.load_state_dict(training.best_weights)
     training.cpu().eval()
+
+
+def weight_decay(contender: Contender, rows: int) -> float:
+    """That of a training on so many rows: a contender's own is for few, up to 5000."""
+    return contender.weight_decay if rows <= DECAYED_ROWS else 0.0
 
 
 def prepared(dataset: Dataset, rows: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ from iresnet_flows.experiments.processes import postponed_interrupt
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
+from iresnet_flows.experiments.widths import trainable
 
 __all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
 
@@ -203,7 +204,7 @@ def train(
     model = training.result()
     if first_rank():
         write(folder / WEIGHTS, lambda part: torch.save(model.state_dict(), part))
-    parameters = sum(p.numel() for p in training.model.parameters() if p.requires_grad)
+    parameters = trainable(training.model)
     # Lightning has taken it back to the CPU.
     return Trained(model.to(machine.place), training.steps, training.seconds, parameters)
 

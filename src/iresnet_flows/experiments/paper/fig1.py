@@ -11,8 +11,6 @@ import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from iresnet_flows.experiments.drawing import COLOURS, save
 from iresnet_flows.experiments.markdown import markdown_table
@@ -32,7 +30,7 @@ from iresnet_flows.experiments.paper.systems import (
 from iresnet_flows.experiments.paper.trainings import each_trained
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, chosen
-from iresnet_flows.experiments.terminal import say_place, terminal
+from iresnet_flows.experiments.terminal import narrow_table, say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["study"]
@@ -72,7 +70,7 @@ def study(settings: Settings) -> None:
     first = [each for each in found if each.system.seed == systems[0].seed]
     save(settings.out / "fig1.png", picture(first))
     report(settings, found)
-    console.print(terminal_table(found))
+    console.print(narrow_table(HEADS, map(cells, found), words={"model"}))
     for line in sentences(found):
         console.print(line)
     say_place(console, "The figure is at", settings.out / "fig1.png")
@@ -157,15 +155,6 @@ def report(settings: Settings, found: Sequence[Outcome]) -> None:
         *sentences(found),
     ]
     write_text(settings.out / "fig1.md", "\n\n".join(parts) + "\n")
-
-
-def terminal_table(found: Sequence[Outcome]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    for head in HEADS:
-        table.add_column(head, justify="left" if head == "model" else "right", no_wrap=True)
-    for each in found:
-        table.add_row(*cells(each))
-    return table
 
 
 def row(each: Outcome) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from iresnet_flows.experiments.drawing import COLOURS, save
 from iresnet_flows.experiments.markdown import markdown_table
@@ -30,7 +28,7 @@ from iresnet_flows.experiments.paper.log_dets import ROUNDING
 from iresnet_flows.experiments.paper.trainings import each_trained
 from iresnet_flows.experiments.storage import write_json, write_text
 from iresnet_flows.experiments.studies import Settings, chosen
-from iresnet_flows.experiments.terminal import say_place, terminal
+from iresnet_flows.experiments.terminal import narrow_table, say_place, terminal
 from iresnet_flows.experiments.versions import versions
 
 __all__ = ["study"]
@@ -94,7 +92,7 @@ def study(settings: Settings) -> None:
     save(settings.out / "fig4.png", picture(found))
     report(settings, found)
     for heads, rows in ((SERIES_HEADS, series_rows(found)), (POINT_HEADS, point_rows(found))):
-        console.print(terminal_table(heads, rows))
+        console.print(narrow_table(heads, rows, words={"data", "estimator"}))
     for line in sentences(found):
         console.print(line)
     say_place(console, "The figure is at", settings.out / "fig4.png")
@@ -192,15 +190,6 @@ def report(settings: Settings, found: Sequence[Outcome]) -> None:
 def row(each: Outcome) -> dict[str, Any]:
     values = asdict(each)
     return {**values, "flow": each.flow.record()}
-
-
-def terminal_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-    for head in heads:
-        table.add_column(head, justify="left" if head in {"data", "estimator"} else "right")
-    for cells in rows:
-        table.add_row(*cells)
-    return table
 
 
 def series_rows(found: Sequence[Outcome]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iresnet_flows.experiments.comparison.contenders import chosen
+from iresnet_flows.experiments.comparison.labels import PAPER
 from iresnet_flows.experiments.comparison.report import terminal_report
 from iresnet_flows.experiments.paper.comparisons import compared
 from iresnet_flows.experiments.studies import Settings
@@ -10,7 +11,7 @@ from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["MODELS", "study"]
 
-MODELS = ("resnet", "nice", "i-revnet", "realnvp", "glow", "ffjord", "i-resnet")
+MODELS = tuple(PAPER)
 DATA = {"quick": ("digits",), "paper": ("digits", "power")}
 MINUTES = {"quick": 1.0, "paper": 20.0}
 SEEDS = {"quick": (0,), "paper": (0, 1, 2)}
