@@ -14,6 +14,7 @@ __all__ = [
     "check_dtype",
     "check_event",
     "check_explicit",
+    "check_halves",
     "check_images",
     "check_input",
     "check_kernel_sizes",
@@ -139,6 +140,17 @@ def check_context(context: Tensor | None, x: Tensor, features: int | None) -> No
     if context.dtype != x.dtype and not torch.is_autocast_enabled(context.device.type):
         raise TypeError(
             f"context is {context.dtype} and the samples are {x.dtype}: convert one of them."
+        )
+
+
+def check_halves(event: Sequence[int], times: int) -> None:
+    """Refuse images whose height and width cannot be halved so many times."""
+    multiple = 2**times
+    _, height, width = event
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"{times} squeezes halve the height and the width, which must be multiples of "
+            f"{multiple}, got {height} x {width}."
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from iresnet_flows.blocks import InvertibleResidualBlock
-from iresnet_flows.checks import check_count, check_widths
+from iresnet_flows.checks import check_count, check_halves, check_widths
 from iresnet_flows.inverse import Anderson
 from iresnet_flows.layers import ActNorm, InjectivePadding, Layer, Squeeze, Stack
 from iresnet_flows.layers.contract import require_layer
@@ -130,15 +130,9 @@ class Layout:
         Raises:
             ValueError: Height or width cannot be halved so often.
         """
-        channels, height, width = shape
-        factor = 2 ** sum(self.squeezes)
-        if height % factor or width % factor:
-            raise ValueError(
-                f"height and width must be multiples of {factor}, got {height} x {width}: this "
-                f"model halves them {sum(self.squeezes)} times."
-            )
+        check_halves(shape, sum(self.squeezes))
         layers: list[Layer] = [InjectivePadding(self.padding)] if self.padding else []
-        for stage, wide in enumerate(self.channels(channels)):
+        for stage, wide in enumerate(self.channels(shape[0])):
             layers += [Squeeze()] if self.squeezes[stage] else []
             layers += [block(wide, stage) for _ in range(self.blocks[stage])]
         return Stack(layers)

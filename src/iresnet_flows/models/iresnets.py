@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
+from iresnet_flows.checks import check_halves
 from iresnet_flows.layers import ActNorm, Flatten, Layer, Logit, Squeeze, Stack
 from iresnet_flows.lipschitz import LipschitzConvNet, LipschitzMLP
 from iresnet_flows.lipschitz.branches import Branch
@@ -135,13 +136,3 @@ def i_resnet_flow(
     for width in connected:
         scales[-1] += blocks.connected(math.prod(shape), (width, width), 1)
     return MultiScaleFlow([Stack(layers) for layers in scales], event, classes)
-
-
-def check_halves(event: Sequence[int], times: int) -> None:
-    multiple = 2**times
-    _, height, width = event
-    if height % multiple or width % multiple:
-        raise ValueError(
-            f"{times} squeezes halve the height and the width, which must be multiples of "
-            f"{multiple}, got {height} x {width}."
-        )
