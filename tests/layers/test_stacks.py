@@ -1,10 +1,13 @@
 """What is particular to a stack."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from torch import nn
 
-from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+from iresnet_flows import CayleyBlock, InvertibleResidualBlock, LipschitzMLP
+from iresnet_flows.blocks.branched import BranchedLayer
 from iresnet_flows.layers import ElementwiseAffine, Inverted, Layer, Stack
 
 
@@ -80,6 +83,17 @@ def test_signs_multiply():
     assert Stack([Flip(), block()]).sign == -1
     assert Stack([Flip(), Flip()]).sign == 1
     assert Inverted(Flip()).sign == -1
+
+
+@pytest.mark.parametrize("kind", [CayleyBlock, lambda g: Inverted(InvertibleResidualBlock(g))])
+def test_a_deferred_log_det_costs_no_second_solve(kind):
+    layer, x = kind(LipschitzMLP(2)), torch.randn(5, 2)
+    root = BranchedLayer.root
+    with patch.object(BranchedLayer, "root", autospec=True, side_effect=root) as solve:
+        y, measure = layer.deferred(x)
+        logabsdet = measure()
+    assert solve.call_count == 1
+    torch.testing.assert_close(logabsdet, -layer.inverse(y)[1])
 
 
 def test_a_deferred_log_det_is_of_the_pass_that_gave_the_value():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -72,9 +73,8 @@ class CayleyBlock(BranchedLayer):
 
     @solved
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        g = self.residual(x, context)
-        w = self.root(g, ROOT * x, context)
-        return ROOT * w - x, self.measure(g, w, context)[1].value
+        y, measure = self.deferred(x, context)
+        return y, measure()
 
     @solved
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -85,6 +85,14 @@ class CayleyBlock(BranchedLayer):
     @solved
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return ROOT * self.root(self.residual(x, context), ROOT * x, context) - x
+
+    @solved
+    def deferred(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        g = self.residual(x, context)
+        w = self.root(g, ROOT * x, context)
+        return ROOT * w - x, lambda: self.measure(g, w, context)[1].value
 
     @solved
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from iresnet_flows.layers.contract import Layer, require_layer
@@ -60,6 +62,13 @@ class Inverted(Layer):
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.layer.invert(x, context)
+
+    def deferred(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        # Explicit where a second solve would not be.
+        y = self.layer.invert(x, context)
+        return y, lambda: -self.layer(y, context)[1]
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self.layer.transform(y, context)
