@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["seeded"]
+__all__ = ["MODEL", "NOISE", "ORDER", "seeded", "stream"]
 
+ORDER, NOISE, MODEL = range(3)  # the streams of random numbers of a training
 CPU = torch.device("cpu")
 
 
@@ -38,3 +39,9 @@ def seeded(seed: int = 0, device: torch.device = CPU) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+def stream(seed: int, kind: int, index: int) -> int:
+    """The seed of one of many streams that have nothing to do with each other."""
+    state = np.random.SeedSequence((seed, kind, index)).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))

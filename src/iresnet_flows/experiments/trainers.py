@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,15 @@ class Checkpoints(TorchCheckpointIO):
         return load_tensors(Path(path))
 
 
+class Endless:
+    """What Lightning goes through; the batches come from the number of the step."""
+
+    def __iter__(self) -> Iterator[int]:
+        return repeat(0)
+
+
 def train_module(
     module: lightning.LightningModule,
-    batches: Iterable[Any],
     clock: Callback,
     checkpoint: Path | None,
     **options: Any,
@@ -38,8 +45,7 @@ def train_module(
     """Train until the clock ends it, from the checkpoint if it is there.
 
     Arguments:
-        module: What is trained, in place.
-        batches: What it is trained on, again and again.
+        module: What is trained, in place; it knows the batch of a step by the step's number.
         clock: Keeps what is to be kept.
         checkpoint: What to go on from, or None.
         options: What else a `lightning.Trainer` is told.
@@ -60,6 +66,6 @@ def train_module(
             **options,
         )
         try:
-            trainer.fit(module, batches, ckpt_path=found, weights_only=True)
+            trainer.fit(module, Endless(), ckpt_path=found, weights_only=True)
         except SystemExit as interrupted:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from interrupted

@@ -13,8 +13,9 @@ from nflows.flows.realnvp import SimpleRealNVP
 from iresnet_flows.experiments.budgets import Budget
 from iresnet_flows.experiments.comparison import training as module
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS
-from iresnet_flows.experiments.comparison.training import FLOOR, Training, fit
+from iresnet_flows.experiments.comparison.training import FLOOR, Order, Training, fit
 from iresnet_flows.experiments.data import load
+from iresnet_flows.experiments.seeds import seeded
 
 FIRST = CONTENDERS["realnvp"].learning_rate
 
@@ -86,3 +87,35 @@ def test_a_noisy_flow_is_read_with_the_same_draws_each_time():
     made.validate()
     assert made.curve[0][2] == made.curve[1][2]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_epoch_is_a_permutation_of_the_rows_that_fill_batches():
+    order = Order(600, 3)
+    epochs = [torch.cat([order.at(2 * epoch + i) for i in range(2)]) for epoch in range(2)]
+    for rows in epochs:
+        assert len(rows.unique()) == len(rows) == 512
+    assert not torch.equal(*epochs)
+    assert torch.equal(Order(600, 3).at(3), order.at(3))
+    assert not torch.equal(Order(600, 4).at(3), order.at(3))
+
+
+def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path):
+    def begin():
+        with seeded(0):
+            flow = CONTENDERS["residual-flow"].make(2, 8)
+        return Training(
+            flow, CONTENDERS["residual-flow"], load("two-moons", None), Budget(steps=60), 0
+        )
+
+    def cut(spent, _):
+        if spent > 0.6:
+            raise KeyboardInterrupt
+
+    whole, first, second = begin(), begin(), begin()
+    fit(whole, tmp_path / "whole", "cpu", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, tmp_path / "cut", "cpu", cut)
+    fit(second, tmp_path / "cut", "cpu", lambda *_: None)
+    assert second.steps == whole.steps
+    assert [nats for _, _, nats in second.curve] == [nats for _, _, nats in whole.curve]
+    torch.testing.assert_close(second.flow.state_dict(), whole.flow.state_dict(), rtol=0, atol=0)

@@ -13,13 +13,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from nflows.flows.base import Flow
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import Contender
 from iresnet_flows.experiments.data.datasets import Dataset
 from iresnet_flows.experiments.machines import stopwatch, torch_device
-from iresnet_flows.experiments.seeds import seeded
+from iresnet_flows.experiments.seeds import MODEL, NOISE, ORDER, seeded, stream
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
 
@@ -62,7 +61,8 @@ class Training(lightning.LightningModule):
         self.contender = contender
         self.dataset = dataset
         self.budget = budget
-        self.noise = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self.order = Order(len(dataset.train), seed)
         self.held = prepared(dataset, dataset.validation[:HELD_ROWS])
         self.steps = 0
         self.seconds = 0.0
@@ -103,9 +103,12 @@ class Training(lightning.LightningModule):
         self.start = self.spent()
         self.end = min(1.0, self.start + COOLING)
 
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        z = self.dataset.prepare(batch[0].cpu(), self.noise).to(self.device)
-        loss = -self.flow.log_prob(z).mean()
+    def training_step(self, _batch: Any, _: int) -> Tensor:
+        rows = self.dataset.train[self.order.at(self.steps)]
+        noise = torch.Generator().manual_seed(stream(self.seed, NOISE, self.steps))
+        z = self.dataset.prepare(rows, noise).to(self.device)
+        with seeded(stream(self.seed, MODEL, self.steps), self.device):
+            loss = -self.flow.log_prob(z).mean()
         if not math.isfinite(float(loss.detach())):
             raise Diverged(f"the loss became {float(loss.detach())} at step {self.steps}")
         return loss
@@ -136,12 +139,36 @@ class Training(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         names = ("steps", "seconds", "curve", "best", "best_weights", "start", "end")
         checkpoint["training"] = {name: getattr(self, name) for name in names}
-        checkpoint["noise"] = self.noise.get_state()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         for name, value in checkpoint["training"].items():
             setattr(self, name, value)
-        self.noise.set_state(checkpoint["noise"])
+
+
+class Order:
+    """The rows of each step, a function of the seed and of the step.
+
+    Those of an epoch are a permutation, of which what does not fill a batch is left out.
+
+    Arguments:
+        rows: How many there are.
+        seed: Any number from 0 on.
+    """
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.size = min(BATCH, rows)
+        self.epoch = -1
+        self.permutation = torch.empty(0, dtype=torch.long)
+
+    def at(self, step: int) -> Tensor:
+        """The indices of the rows of that step, (B,)."""
+        epoch, index = divmod(step, self.rows // self.size)
+        if epoch != self.epoch:
+            generator = torch.Generator().manual_seed(stream(self.seed, ORDER, epoch))
+            self.epoch, self.permutation = epoch, torch.randperm(self.rows, generator=generator)
+        return self.permutation[index * self.size : (index + 1) * self.size]
 
 
 class Clock(Callback):
@@ -197,13 +224,13 @@ class Clock(Callback):
         if due > self.validated:
             self.validated = due
             training.validate()
+            if training.stagnates() and not training.over:
+                training.cool()
             write(self.folder / CHECKPOINT, trainer.save_checkpoint)
             # Some read a row at many times the price of others, and none learns from it.
             self.last = self.now()
         if training.over:
             trainer.should_stop = True
-        elif training.stagnates():
-            training.cool()
 
     def tick(self, training: Training) -> None:
         now = self.now()
@@ -214,22 +241,16 @@ class Clock(Callback):
 def fit(training: Training, folder: Path, device: str, progress: Progress) -> None:
     """Train to the budget, or until validation has stagnated; leave the best weights in place.
 
-    A checkpoint stands in the folder, and a training that was cut off goes on from it.
+    A checkpoint stands in the folder, and a training that was cut off goes on from it, with the
+    batches and the draws that it would have had.
 
     Raises:
         Diverged: The loss is no longer a number.
         KeyboardInterrupt: As given; the last checkpoint stays.
     """
-    rows = TensorDataset(training.dataset.train)
-    order = torch.Generator().manual_seed(training.noise.initial_seed())
-    sampler = BatchSampler(
-        RandomSampler(rows, generator=order), min(BATCH, len(rows)), drop_last=True
-    )
-    batches = DataLoader(rows, sampler=sampler, batch_size=None)
-
     place = torch_device(device).type
     train_module(
-        *(training, batches, Clock(folder, stopwatch(place), progress), folder / CHECKPOINT),
+        *(training, Clock(folder, stopwatch(place), progress), folder / CHECKPOINT),
         accelerator=place,
         devices=1,
         gradient_clip_val=CLIP,

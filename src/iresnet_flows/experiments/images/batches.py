@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from iresnet_flows.experiments.images.sets import Images
+from iresnet_flows.experiments.seeds import NOISE, ORDER, stream
 
-__all__ = ["Batches", "augmented", "dequantised", "stream"]
+__all__ = ["Batches", "augmented", "dequantised"]
 
-ORDER, NOISE, MODEL = range(3)  # the streams of random numbers of a run
 LEVELS = 256
-
-
-def stream(seed: int, kind: int, index: int) -> int:
-    """The seed of one of many streams that have nothing to do with each other."""
-    state = np.random.SeedSequence((seed, kind, index)).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from itertools import repeat
+from collections.abc import Mapping
 from typing import Any
 
 import lightning
@@ -13,13 +12,13 @@ from torch import Tensor, distributed, nn
 from torch.optim.swa_utils import AveragedModel
 
 from iresnet_flows.experiments.budgets import Budget, Diverged
-from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
+from iresnet_flows.experiments.images.batches import Batches
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.tasks import Task
-from iresnet_flows.experiments.seeds import seeded
+from iresnet_flows.experiments.seeds import MODEL, seeded, stream
 from iresnet_flows.ranks import one_batch
 
-__all__ = ["Endless", "Training"]
+__all__ = ["Training"]
 
 
 class Training(lightning.LightningModule):
@@ -125,10 +124,3 @@ def over_ranks(values: Tensor) -> Tensor:
         distributed.all_reduce(values)
         values = values / distributed.get_world_size()
     return values
-
-
-class Endless:
-    """What Lightning goes through; the batches come from the number of the step."""
-
-    def __iter__(self) -> Iterator[int]:
-        return repeat(0)

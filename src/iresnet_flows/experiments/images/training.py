@@ -40,15 +40,15 @@ from torch import nn
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.budgets import Budget
-from iresnet_flows.experiments.images.batches import MODEL, Batches, stream
+from iresnet_flows.experiments.images.batches import Batches
 from iresnet_flows.experiments.images.clocks import CHECKPOINT, Clock, Progress, ignore
 from iresnet_flows.experiments.images.recipes import Recipe
 from iresnet_flows.experiments.images.sets import ImageSet
-from iresnet_flows.experiments.images.steps import Endless, Training
+from iresnet_flows.experiments.images.steps import Training
 from iresnet_flows.experiments.images.tasks import Task
 from iresnet_flows.experiments.machines import stopwatch, torch_device
 from iresnet_flows.experiments.processes import postponed_interrupt
-from iresnet_flows.experiments.seeds import seeded
+from iresnet_flows.experiments.seeds import MODEL, seeded, stream
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
 from iresnet_flows.experiments.widths import trainable
@@ -230,7 +230,7 @@ def run(training: Training, clock: Clock, machine: Machine, checkpoint: Path | N
     # Ranks that stop at different steps would wait for each other.
     with nullcontext() if many else postponed_interrupt(clock.interrupt):
         train_module(
-            *(training, Endless(), clock, checkpoint),
+            *(training, clock, checkpoint),
             accelerator=machine.place.type,
             devices=machine.devices,
             num_nodes=machine.nodes,
