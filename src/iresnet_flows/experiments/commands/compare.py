@@ -73,14 +73,13 @@ def compare(
     from iresnet_flows.experiments.comparison.report import terminal_report
     from iresnet_flows.experiments.comparison.results import Match
     from iresnet_flows.experiments.data import load
-    from iresnet_flows.experiments.machines import cores, keep_freed_memory
+    from iresnet_flows.experiments.machines import keep_freed_memory
     from iresnet_flows.experiments.storage import output_folder
 
     if match not in get_args(Match):
         raise UsageError(f"--match must be one of {', '.join(get_args(Match))}, got {match!r}.")
     check_budget(steps, minutes)
     check_device(device)
-    check_jobs(jobs)
     check_seeds(seed or [])
     console = terminal()
     named = None if models is None else models.split(",")
@@ -97,7 +96,7 @@ def compare(
         match=cast("Match", match),
         device=device,
         data_dir=data_dir,
-        jobs=1 if device != "cpu" else jobs or cores(),
+        jobs=runs_at_a_time(jobs, device),
         command=command_line(),
     )
     datasets = {name: load(name, data_dir).first(rows) for name in names}
@@ -107,3 +106,19 @@ def compare(
     for part in terminal_report(results):
         console.print(part)
     say_place(console, "The page is at", folder / "report.html")
+
+
+def runs_at_a_time(jobs: int | None, device: str) -> int:
+    """As many as asked for, or as there are cores; on a GPU one.
+
+    Raises:
+        UsageError: It is less than one, or more than one on a GPU.
+    """
+    from iresnet_flows.experiments.machines import cores, torch_device
+
+    check_jobs(jobs)
+    if torch_device(device).type == "cpu":
+        return jobs or cores()
+    if jobs is not None and jobs > 1:
+        raise UsageError(f"--jobs {jobs} is for the CPU: on a GPU leave it out, or say --jobs 1.")
+    return 1
