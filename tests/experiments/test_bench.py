@@ -75,7 +75,7 @@ def test_record_has_the_promised_entries(report):
     assert {row["measure"].split(" (")[0] for row in record["rows"]} >= {
         *("training step", "log_prob", "sampling", "inverse error, float32"),
         *("log-det RMS error at equal time", "log-det variance x time"),
-        "variance of a step's gradient over its square",
+        "variance of a step's gradient",
         *("kept for the backward pass", "training step over a bare one", "exact log-det"),
         "product of layer norms over the stated bound",
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from iresnet_flows.experiments.bench.contestants import Contestant
+from iresnet_flows.experiments.bench.contestants import Contestant, OurBlock
 from iresnet_flows.experiments.bench.flows import Flow, mixture
 from iresnet_flows.experiments.bench.rows import Row, TimesBetter
 from iresnet_flows.experiments.bench.settings import Case
@@ -19,39 +20,55 @@ __all__ = ["gradient_noise", "noise_rows"]
 def noise_rows(
     flows: dict[str, Flow],
     case: Case,
-    pairs: Sequence[tuple[Contestant, Contestant]],
+    peers: Sequence[Contestant],
+    variants: Sequence[Contestant],
     repeats: int,
 ) -> list[Row]:
-    """The noise of flows whose steps were timed, each of them on its own network.
+    """The noise of steps of our flows, and of a peer's blocks around the same networks.
 
     Arguments:
         flows: The flows in train mode, by the titles of their contestants.
         case: The network and the batch.
-        pairs: The peers, each with one of our variants.
+        peers: Those whose blocks take any network are measured.
+        variants: Ours.
         repeats: How often each gradient is drawn.
     """
     x = mixture(case.net.features, case.batch)
-    found = {title: gradient_noise(flow, x, repeats) for title, flow in flows.items()}
-    return [
-        Row(
-            "variance of a step's gradient over its square",
-            str(case),
-            peer.title,
-            variant.title,
-            found[peer.title],
-            found[variant.title],
-            TimesBetter(1.0, 1.0),
-            repeats,
-        )
-        for peer, variant in pairs
+    rows = []
+    for variant in variants:
+        ours = flows[variant.title]
+        noise = gradient_noise(ours, x, repeats)
+        for peer in peers:
+            theirs = on_our_networks(flows[peer.title], ours)
+            if theirs is not None:
+                row = Row(
+                    "variance of a step's gradient",
+                    str(case),
+                    f"{peer.title} on our network",
+                    variant.title,
+                    gradient_noise(theirs, x, repeats),
+                    noise,
+                    TimesBetter(1.0, 1.0),
+                    repeats,
+                )
+                rows.append(row)
+    return rows
+
+
+def on_our_networks(theirs: Flow, ours: Flow) -> Flow | None:
+    """Their blocks around the networks of ours, where they take any."""
+    blocks = [
+        block.around(cast("OurBlock", own).block.branch)
+        for block, own in zip(theirs.each(), ours.each(), strict=True)
     ]
+    found = [block for block in blocks if block is not None]
+    return Flow(found) if len(found) == len(blocks) else None
 
 
 def gradient_noise(flow: Flow, x: Tensor, repeats: int) -> float | None:
-    r"""The variance of the gradient of the mean log-likelihood of the same rows.
+    """The variance of the gradient of the mean log-likelihood of the same rows, summed over it.
 
-    It is relative, :math:`\operatorname{tr} \operatorname{Cov}(g) / |\mathbb{E} g|^2`, so that
-    networks of different sizes can be compared. None where the library gives no gradient.
+    None where the library gives no gradient.
     """
     parameters = [p for p in flow.parameters() if p.requires_grad]
 
@@ -66,5 +83,4 @@ def gradient_noise(flow: Flow, x: Tensor, repeats: int) -> float | None:
             draws = torch.stack([draw() for _ in range(repeats)])
         except (RuntimeError, ValueError):
             return None
-    variance = float(draws.var(0).sum())
-    return variance / (float(draws.mean(0).square().sum()) - variance / repeats)
+    return float(draws.var(0).sum())

@@ -65,8 +65,7 @@ def side_by_side(settings: Settings, case: Case, peers: Sequence[Contestant]) ->
         steps = flow_runs(flows, case, settings.warm_steps)
         times = settings.clock.alternate(steps)
         rows += compared("training step (ms)", str(case), times, peers, case.step)
-        pairs = [(peer, variant) for peer in peers for variant in VARIANTS]
-        rows += noise_rows(flows, case, pairs, settings.repeats)
+        rows += noise_rows(flows, case, peers, VARIANTS, settings.repeats)
         flows[LOOSE.title] = loosened(flows[OURS.title])
         for flow in flows.values():
             flow.eval()
