@@ -24,7 +24,7 @@ from iresnet_flows.experiments.bench import growth, peers, settings
 from iresnet_flows.experiments.bench.bounds import worst_excess
 from iresnet_flows.experiments.bench.clocks import Clock
 from iresnet_flows.experiments.bench.contestants import OURS, Net, ours
-from iresnet_flows.experiments.bench.flows import build, count, mixture
+from iresnet_flows.experiments.bench.flows import build, mixture
 from iresnet_flows.experiments.bench.memory import kept_bytes
 from iresnet_flows.experiments.bench.noise import gradient_noise
 from iresnet_flows.experiments.bench.peers import PEERS, chosen
@@ -32,6 +32,7 @@ from iresnet_flows.experiments.bench.rows import AtMost, Row, ShareOf, TimesBett
 from iresnet_flows.experiments.bench.settings import Case, Settings
 from iresnet_flows.experiments.bench.trained import jacobians, root
 from iresnet_flows.experiments.seeds import seeded
+from iresnet_flows.experiments.widths import trainable
 
 ONCE = Clock(rounds=1, seconds=0)
 TINY = Settings(
@@ -228,7 +229,7 @@ def test_each_library_is_called_as_its_block_promises(peer):
     assert log_det.reshape(-1).shape == (4,)
     assert not x.requires_grad
     assert len(block.weights()) == 3
-    assert count(flow) > 0
+    assert trainable(flow) > 0
     if peer.name != "torchflows":  # whose network is another one in every call
         assert (x + block.residual(x) - y).abs().max() < 1e-6
 
