@@ -27,6 +27,7 @@ def test_times_that_cross_are_measured(monkeypatch, capsys):
 
 
 def test_lengths_of_roulette_are_compared(monkeypatch, capsys):
+    pytest.importorskip("numpy")
     study = script("lengths")
     small = {"NETS": (study.Net(3, (4, 4)),), "TERMS": (2,), "ROWS": 8, "STEPS": 1, "DRAWS": 3}
     for name, value in small.items():
