@@ -111,6 +111,15 @@ def test_draws_of_numpy_are_those_of_the_seed_too(tmp_path):
     assert_same_state(tmp_path / "one", tmp_path / "other")
 
 
+@pytest.fixture
+def at_a_terminal():
+    """Python's own Ctrl-C; what a shell starts in the background ignores it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("at_a_terminal")
 def test_ctrl_c_keeps_every_step_that_was_taken(tmp_path):
     def interrupt(spent, loss):
         if spent == 0.5:
@@ -127,6 +136,7 @@ def test_ctrl_c_keeps_every_step_that_was_taken(tmp_path):
     assert_same_state(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.usefixtures("at_a_terminal")
 @pytest.mark.parametrize("step", [3, 5])
 def test_ctrl_c_at_any_line_of_a_step_keeps_it_or_the_next(step, tmp_path, monkeypatch):
     is_due = Clock.is_due
@@ -142,6 +152,7 @@ def test_ctrl_c_at_any_line_of_a_step_keeps_it_or_the_next(step, tmp_path, monke
     assert checkpoint(tmp_path)["steps"] == step + 1
 
 
+@pytest.mark.usefixtures("at_a_terminal")
 def test_ctrl_c_after_the_last_step_is_not_lost(tmp_path):
     def interrupt(spent, loss):
         if spent == 1:
@@ -152,6 +163,7 @@ def test_ctrl_c_after_the_last_step_is_not_lost(tmp_path):
     assert checkpoint(tmp_path)["steps"] == 3
 
 
+@pytest.mark.usefixtures("at_a_terminal")
 def test_a_second_ctrl_c_ends_a_training_at_once(tmp_path):
     def interrupt(spent, loss):
         for _ in range(2):
