@@ -261,6 +261,16 @@ class Moody(LULinear):
         return super().forward(inputs, context)
 
 
+class Lossy(LULinear):
+    def inverse(self, inputs, context=None):
+        x, log_det = super().inverse(inputs, context)
+        return x.where(x < 0, torch.tensor(float("nan"))), log_det
+
+
+def lossy(features):
+    return Flow(Lossy(features), StandardNormal([features]))
+
+
 def one_way(features):
     return Flow(OneWay(features), StandardNormal([features]))
 
@@ -292,6 +302,14 @@ def test_a_density_that_cannot_be_sampled_keeps_its_score(mine, monkeypatch):
     (found,) = [r for r in results if r.plan.model == "my_contenders:one_way"]
     assert "its inverse raised an exception on test rows" in found.remark
     assert "the drawing of it failed: LookupError: there is no way back" in found.remark
+
+
+def test_an_inverse_that_is_no_number_is_told(mine, monkeypatch):
+    arguments = ("compare", "rings", "--models", "nice", "--contender", "my_contenders:lossy")
+    assert not command(monkeypatch, *arguments, "--steps", 5, "--jobs", 1, "--out", "out")
+    results = [Result.load(path) for path in (mine / "out" / "runs").iterdir()]
+    (found,) = [r for r in results if r.plan.model == "my_contenders:lossy"]
+    assert re.search(r"its inverse is no number on \d+ of \d+ test rows", found.remark)
 
 
 def test_all_models_are_those_whose_packages_are_there(tmp_path, monkeypatch, capsys):

@@ -53,6 +53,9 @@ def show(result: Result, who: Contender, flow: Flow, dataset: Dataset) -> None:
         result.probes["inverse_error"] = None if errors is None else float(errors.max())
         if errors is not None:
             result.arrays["errors"] = errors.numpy()
+            lost = int(errors.isinf().sum())
+            if lost and who.density:
+                result.note(f"its inverse is no number on {lost} of {len(errors)} test rows")
         elif who.density:
             result.note("its inverse raised an exception on test rows")
         if who.density and dataset.features == 2:
