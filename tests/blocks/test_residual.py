@@ -142,6 +142,18 @@ def test_every_door_refuses_contexts_that_do_not_fit(name):
 def test_a_part_that_is_none_of_its_kind_is_refused(part, value, message):
     with pytest.raises(TypeError, match=message):
         InvertibleResidualBlock(**{"branch": LipschitzMLP(3), part: value})
+    block = build()
+    with pytest.raises(TypeError, match=message):
+        setattr(block, part, value)
+    block(torch.randn(2, 3))  # as it was before
+
+
+def test_a_memory_that_is_neither_full_nor_low_is_refused():
+    block = build()
+    with pytest.raises(ValueError, match="memory must be 'full' or 'low', got 'small'"):
+        InvertibleResidualBlock(block.branch, memory="small")
+    with pytest.raises(ValueError, match="memory must be 'full' or 'low', got 'small'"):
+        block.memory = "small"
 
 
 def test_a_bound_that_is_set_later_holds_or_is_refused():

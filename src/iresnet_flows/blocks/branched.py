@@ -32,6 +32,8 @@ SOLVER = Anderson()
 BRANCHES = (
     "a branch such as LipschitzMLP, or a module wrapped as ClaimedBranch(module, lipschitz=)"
 )
+ESTIMATORS = "Exact(), PowerSeries() or RussianRoulette()"
+SOLVERS = "Anderson(), FixedPoint() or Newton()"
 
 Side = TypeVar("Side", bound=Callable[..., Any])
 
@@ -76,22 +78,25 @@ class BranchedLayer(Layer):
         memory: Literal["full", "low"] = "full",
     ) -> None:
         super().__init__()
-        check_kind("branch", branch, Branch, BRANCHES)
-        if log_det is not None:
-            check_kind(
-                "log_det", log_det, Estimator, "Exact(), PowerSeries() or RussianRoulette()"
-            )
-        if solver is not None:
-            check_kind("solver", solver, Solver, "Anderson(), FixedPoint() or Newton()")
-        if memory not in ("full", "low"):
-            raise ValueError(f"memory must be 'full' or 'low', got {memory!r}.")
-
         self.branch = branch
         self.context_features = branch.context_features
         self.log_det = log_det
         self.solver = solver
         self.memory = memory
         self.seed: int | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a part that is none of its kind, at the start and whenever it is set."""
+        match name:
+            case "branch":
+                check_kind("branch", value, Branch, BRANCHES)
+            case "log_det" if value is not None:
+                check_kind("log_det", value, Estimator, ESTIMATORS)
+            case "solver" if value is not None:
+                check_kind("solver", value, Solver, SOLVERS)
+            case "memory" if value not in ("full", "low"):
+                raise ValueError(f"memory must be 'full' or 'low', got {value!r}.")
+        super().__setattr__(name, value)
 
     @contextmanager
     def frozen(self, seed: int = 0) -> Iterator[Self]:
