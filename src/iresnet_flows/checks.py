@@ -20,6 +20,7 @@ __all__ = [
     "check_kernel_sizes",
     "check_kind",
     "check_lipschitz",
+    "check_number",
     "check_tensor",
     "check_widths",
 ]
@@ -33,8 +34,14 @@ def check_count(name: str, value: int, least: int = 1) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value!r}.")
 
 
+def check_number(name: str, value: float) -> None:
+    """Refuse what is no real number."""
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+
+
 def check_widths(name: str, values: Sequence[int]) -> None:
-    if isinstance(values, (int, str)) or not len(values):
+    if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
         raise ValueError(f"{name} must name the width of each hidden layer, got {values!r}.")
     for value in values:
         check_count(f"each of {name}", value)
@@ -48,6 +55,7 @@ def check_kind(name: str, value: object, kind: type, expected: str) -> None:
 
 
 def check_lipschitz(value: float) -> None:
+    check_number("lipschitz", value)
     if not 0 < value < 1:
         raise ValueError(
             f"lipschitz must lie in (0, 1), got {value!r}: x + g(x) is certain to be invertible "
@@ -56,7 +64,7 @@ def check_lipschitz(value: float) -> None:
 
 
 def check_kernel_sizes(values: Sequence[int], count: int) -> None:
-    if isinstance(values, (int, str)) or len(values) != count:
+    if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != count:
         raise ValueError(
             f"kernel_sizes must name {count} sizes, one more than there are hidden layers, "
             f"got {values!r}."

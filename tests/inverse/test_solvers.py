@@ -218,6 +218,12 @@ def test_a_number_that_is_not_whole_is_refused(name):
         Anderson(**{name: None})
 
 
+@pytest.mark.parametrize("name", ["atol", "rtol"])
+def test_a_tolerance_that_is_no_number_is_refused(name):
+    with pytest.raises(TypeError, match=f"{name} must be a number, got '1e-3'"):
+        Anderson(**{name: "1e-3"})
+
+
 @each_solver
 def test_the_implicit_gradient_is_that_of_the_unrolled_iteration(kind):
     block = build(0.5, kind)

@@ -94,6 +94,11 @@ def test_a_slope_that_is_not_positive_and_finite_is_refused(slope):
         Elementwise(nn.Tanh(), slope=slope)
 
 
+def test_a_slope_that_is_no_number_is_refused():
+    with pytest.raises(TypeError, match="slope must be a number, got '1'"):
+        Elementwise(nn.Tanh(), slope="1")
+
+
 def test_a_module_with_parameters_follows_the_dtype_of_the_solver():
     activation = Elementwise(nn.PReLU(), slope=1.0)
     block = InvertibleResidualBlock(LipschitzMLP(2, activation=activation))

@@ -254,8 +254,10 @@ def test_over_all_signs_the_value_and_both_derivatives_are_exact(estimator, hidd
         (lambda: PowerSeries(terms=2.5), "terms must be a whole number, got 2.5"),
         (lambda: PowerSeries(probes=None), "probes must be a whole number, got None"),
         (lambda: RussianRoulette(terms=None), "terms must be a whole number, got None"),
+        (lambda: PowerSeries(tolerance=None), "tolerance must be a number, got None"),
+        (lambda: RussianRoulette(continuation="1/2"), "continuation must be a number, got '1/2'"),
     ],
 )
-def test_a_number_that_is_not_whole_is_refused(make, message):
+def test_what_is_no_number_or_not_whole_is_refused(make, message):
     with pytest.raises(TypeError, match=message):
         make()

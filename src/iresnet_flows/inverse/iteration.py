@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from iresnet_flows.checks import check_count
+from iresnet_flows.checks import check_count, check_number
 from iresnet_flows.concrete import concrete, is_wrapped
 from iresnet_flows.inverse.solutions import Solution, require_converged
 from iresnet_flows.maps.jacobians import Map
@@ -114,9 +114,10 @@ class Solver(ABC):
 
     def __post_init__(self) -> None:
         for name in ("atol", "rtol"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value!r}.")
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value)
+                if not value >= 0:
+                    raise ValueError(f"{name} must be at least 0, got {value!r}.")
         check_count("max_steps", self.max_steps)
         if self.on_failure not in ("raise", "warn"):
             raise ValueError(f"on_failure must be 'raise' or 'warn', got {self.on_failure!r}.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iresnet_flows.abstract import AbstractModule
-from iresnet_flows.checks import check_kind, check_widths
+from iresnet_flows.checks import check_kind, check_number, check_widths
 from iresnet_flows.errors import unknown
 from iresnet_flows.maps.jacobians import cast
 from iresnet_flows.maps.perceptrons import Nonlinearity
@@ -202,6 +202,7 @@ class Elementwise(Activation):
     def __init__(self, module: nn.Module, slope: float) -> None:
         super().__init__()
         check_kind("module", module, nn.Module, "a torch.nn.Module")
+        check_number("slope", slope)
         if not 0 < slope < math.inf:
             raise ValueError(f"slope must be a positive finite number, got {slope!r}.")
 

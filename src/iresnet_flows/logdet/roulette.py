@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from iresnet_flows.checks import check_count
+from iresnet_flows.checks import check_count, check_number
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import InfiniteVariance
 from iresnet_flows.logdet.chains import Chain, Draw, attach
@@ -82,8 +82,10 @@ class RussianRoulette:
     def __post_init__(self) -> None:
         for name in ("terms", "probes"):
             check_count(name, getattr(self, name))
-        if self.continuation is not None and not 0 < self.continuation < 1:
-            raise ValueError(f"continuation must lie in (0, 1), got {self.continuation!r}.")
+        if self.continuation is not None:
+            check_number("continuation", self.continuation)
+            if not 0 < self.continuation < 1:
+                raise ValueError(f"continuation must lie in (0, 1), got {self.continuation!r}.")
         if self.heavy_tail not in ("refuse", "allow"):
             raise ValueError(f"heavy_tail must be 'refuse' or 'allow', got {self.heavy_tail!r}.")
 
