@@ -10,6 +10,7 @@ from cases import ACTIVATIONS
 from torch import nn
 
 from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+from iresnet_flows.errors import BrokenLipschitzClaim
 from iresnet_flows.lipschitz import Elementwise, make_activation
 
 GRID = torch.linspace(-50, 50, 400_001, dtype=torch.float64)
@@ -92,6 +93,20 @@ def test_a_function_is_no_module():
 def test_a_slope_that_is_not_positive_and_finite_is_refused(slope):
     with pytest.raises(ValueError, match="slope must be a positive finite number"):
         Elementwise(nn.Tanh(), slope=slope)
+
+
+@pytest.mark.parametrize("name", ["forward", "inverse", "log_abs_det"])
+def test_a_slope_above_the_stated_one_is_found_where_a_log_det_is_asked_for(name):
+    activation = Elementwise(nn.PReLU(), slope=1.0)
+    block = InvertibleResidualBlock(LipschitzMLP(2, activation=activation))
+    x = torch.randn(20, 2)
+    getattr(block, name)(x)
+    with torch.no_grad():
+        activation.module.weight.fill_(1.5)  # as training may
+    with pytest.raises(BrokenLipschitzClaim, match=r"stated to have the slope 1, but it has 1\.5"):
+        getattr(block, name)(x)
+    with pytest.raises(BrokenLipschitzClaim):
+        torch.func.vmap(getattr(block, name))(x[None])
 
 
 def test_a_slope_that_is_no_number_is_refused():
