@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from cases import ACTIVATIONS
 from hypothesis import given, settings
@@ -23,6 +24,8 @@ from iresnet_flows.lipschitz import (
     convolution_norm_bound,
     spectral_norm_bound,
 )
+
+pytestmark = pytest.mark.numerics
 
 thorough = settings(deadline=None, max_examples=150, derandomize=True, database=None)
 

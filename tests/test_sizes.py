@@ -11,6 +11,8 @@ from cases import SIZES, SOLVERS
 
 from iresnet_flows import Exact, PowerSeries, RussianRoulette
 
+pytestmark = pytest.mark.numerics
+
 ESTIMATORS = {
     "exact": Exact(),
     "series": PowerSeries(terms=12, probes=200),

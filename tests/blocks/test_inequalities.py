@@ -12,6 +12,8 @@ from cases import SOLVERS
 
 from iresnet_flows import CayleyBlock, Exact, FixedPoint, InvertibleResidualBlock, PowerSeries
 
+pytestmark = pytest.mark.numerics
+
 NAMES = (
     "mlp, csin",
     "mlp, elu",

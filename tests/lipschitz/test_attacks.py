@@ -9,6 +9,8 @@ import pytest
 import torch
 from attacks import BRANCHES, near_and_far, norms, stretched
 
+pytestmark = pytest.mark.numerics
+
 each_branch = pytest.mark.parametrize("name", BRANCHES)
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 

@@ -17,6 +17,8 @@ from iresnet_flows import (
     RussianRoulette,
 )
 
+pytestmark = pytest.mark.numerics
+
 WEIGHTS = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 SIGMAS = 4.5
 
