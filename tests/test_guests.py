@@ -306,7 +306,17 @@ def test_the_dimensions_of_an_event_are_those_that_a_transform_says():
     images = to_nflows(pt.generalized_channel_permute(channels=4))
     assert to_pyro(images).event_dim == to_zuko(images).event_dim == 3
     assert to_pyro(to_zuko(images)).event_dim == to_zuko(to_pyro(images)).event_dim == 3
-    assert to_pyro(tt.ExpTransform()).event_dim == to_zuko(tt.ExpTransform()).event_dim == 1
+    for scalars in (tt.ExpTransform(), pt.conditional_spline(4, 3)):
+        assert to_pyro(scalars).event_dim == to_zuko(scalars).event_dim == 1
+
+
+def test_a_conditional_transform_of_scalars_takes_vectors_with_their_contexts():
+    spline, x, context = pt.conditional_spline(4, 3, [6]), torch.randn(5, 4), torch.randn(5, 3)
+    own = spline.condition(context)
+    y, ladj = own(x), own.log_abs_det_jacobian(x, own(x)).sum(-1)
+    for crossed in (to_pyro(spline).condition(context), to_zuko(spline)(context).inv):
+        close(crossed(x), y)
+        close(crossed.log_abs_det_jacobian(x, y), ladj)
 
 
 def test_tensors_of_plain_transforms_become_parameters_and_buffers():

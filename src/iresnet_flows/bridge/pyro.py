@@ -6,7 +6,7 @@ from typing import Any
 
 from pyro.distributions.conditional import ConditionalTransform
 from torch import Tensor
-from torch.distributions import Transform
+from torch.distributions import Transform, constraints
 
 from iresnet_flows.bridge.guests import Guest
 from iresnet_flows.bridge.renewal import renewed
@@ -27,7 +27,8 @@ class ConditionalTransformLayer(BuiltLayer):
 
     @property
     def event_dim(self) -> int:
-        return getattr(getattr(self.guest, "domain", None), "event_dim", 1)
+        domain = getattr(self.guest, "domain", constraints.real_vector)
+        return max(1, domain.event_dim)
 
     def build(self, context: Tensor | None) -> Transform:
         if context is None:
