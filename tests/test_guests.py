@@ -300,6 +300,8 @@ def test_pyro_tells_what_is_conditional_also_by_way_of_another_host():
         assert hasattr(crossed, "condition")
         assert crossed.event_dim == 3
     assert not hasattr(to_pyro(pt.spline(4)), "condition")
+    with pytest.raises(ValueError, match="the layer asks for a context: use Conditional"):
+        to_pyro(conditional, conditional=False)
 
 
 def test_the_dimensions_of_an_event_are_those_that_a_transform_says():

@@ -357,7 +357,7 @@ def test_a_dimension_below_one_is_refused():
 
 def test_a_layer_in_the_wrong_class_is_refused_at_once():
     conditional, plain = make_conditional().block, make_transform().block
-    with pytest.raises(ValueError, match="context of 3 features: use ConditionalInvertible"):
+    with pytest.raises(ValueError, match="asks for a context: use ConditionalInvertible"):
         InvertibleResidual(conditional)
     with pytest.raises(ValueError, match="takes no context"):
         ConditionalInvertibleResidual(plain)

@@ -64,9 +64,8 @@ class LayerTransformModule(LayerTransform, TransformModule):
         super().__init__(layer, explicit, None, event_dim, cache_size)
         if layer.takes_context:
             raise ValueError(
-                f"the layer was built for a context of {layer.context_features} features: use "
-                "ConditionalInvertibleResidual (or ConditionalLayerTransformModule) and its "
-                "condition(context)."
+                "the layer asks for a context: use ConditionalInvertibleResidual (or "
+                "ConditionalLayerTransformModule) and its condition(context)."
             )
 
 
