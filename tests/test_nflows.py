@@ -226,6 +226,15 @@ def test_small_batches_keep_their_shape(explicit, count):
         assert logabsdet.shape == (count,)
 
 
+def test_a_block_that_is_replaced_is_replaced():
+    transform = InvertibleResidualTransform(make_block())
+    transform.block = block = make_block()
+    assert transform.block is block
+    assert list(transform.parameters()) == list(block.parameters())
+    with pytest.raises(TypeError, match="got LipschitzMLP"):
+        transform.block = block.branch
+
+
 def test_an_unknown_side_is_refused():
     with pytest.raises(ValueError, match="'backward'"):
         InvertibleResidualTransform(make_block(), "backward")

@@ -167,6 +167,15 @@ def test_it_runs_without_gradients(explicit, mode):
         assert flow.sample(3)[0].shape == (3, 2)
 
 
+def test_a_block_that_is_replaced_is_replaced():
+    flow = InvertibleResidual(make_block())
+    flow.block = block = make_block()
+    assert flow.block is block
+    assert list(flow.parameters()) == list(block.parameters())
+    with pytest.raises(TypeError, match="got LipschitzMLP"):
+        flow.block = block.branch
+
+
 def test_an_unknown_side_is_refused():
     with pytest.raises(ValueError, match="'backward'"):
         InvertibleResidual(make_block(), "backward")

@@ -355,6 +355,23 @@ def test_a_dimension_below_one_is_refused():
         invertible_residual(0)
 
 
+@pytest.mark.parametrize("make", [make_transform, make_conditional])
+def test_a_block_that_is_replaced_is_replaced(make):
+    transform, block = make(), make().block
+    transform.block = block
+    assert transform.block is block
+    assert list(transform.parameters()) == list(block.parameters())
+    with pytest.raises(TypeError, match="got LipschitzMLP"):
+        transform.block = block.branch
+
+
+def test_a_pair_of_another_block_is_not_found():
+    transform, x = make_transform(), points()
+    transform(x)
+    transform.block = block = make_transform().block
+    assert torch.equal(transform(x), block.transform(x))
+
+
 def test_a_layer_in_the_wrong_class_is_refused_at_once():
     conditional, plain = make_conditional().block, make_transform().block
     with pytest.raises(ValueError, match="asks for a context: use ConditionalInvertible"):

@@ -363,6 +363,15 @@ def test_pyro_samples_and_scores_it(explicit):
     assert_near(pyro.poutine.trace(model).get_trace(x.detach()).log_prob_sum(), expected)
 
 
+def test_a_block_that_is_replaced_is_replaced():
+    lazy = InvertibleResidual(make_block())
+    lazy.block = block = make_block()
+    assert lazy.block is block
+    assert list(lazy.parameters()) == list(block.parameters())
+    with pytest.raises(TypeError, match="got LipschitzMLP"):
+        lazy.block = block.branch
+
+
 def test_an_unknown_side_is_refused():
     with pytest.raises(ValueError, match="'backward'"):
         InvertibleResidual(make_block(), "backward")

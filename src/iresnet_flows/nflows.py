@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows import errors
+from iresnet_flows.adapters import BlockAdapter
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.blocks.sequences import residual_layers
 from iresnet_flows.checks import check_count, check_explicit
@@ -100,7 +101,7 @@ class LayerTransform(Transform):
             return self.to_noise.invert(inputs, context)
 
 
-class InvertibleResidualTransform(LayerTransform):
+class InvertibleResidualTransform(BlockAdapter, LayerTransform):
     r"""A residual block :math:`x + g(x)` as an nflows transform.
 
     Arguments:
@@ -131,10 +132,6 @@ class InvertibleResidualTransform(LayerTransform):
 
     def __init__(self, block: InvertibleResidualBlock, explicit: str = "forward") -> None:
         super().__init__(block, explicit)
-
-    @property
-    def block(self) -> Layer:
-        return self.layer
 
 
 class StandardNormal(normal.StandardNormal):

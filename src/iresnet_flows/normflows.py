@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from iresnet_flows.adapters import BlockAdapter
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_explicit
 from iresnet_flows.errors import MissingExtra
@@ -49,7 +50,7 @@ class LayerFlow(Flow):
         return side(z, context)
 
 
-class InvertibleResidual(LayerFlow):
+class InvertibleResidual(BlockAdapter, LayerFlow):
     r"""A residual block :math:`x + g(x)` as a normflows flow.
 
     Arguments:
@@ -80,7 +81,3 @@ class InvertibleResidual(LayerFlow):
 
     def __init__(self, block: InvertibleResidualBlock, explicit: str = "inverse") -> None:
         super().__init__(block, explicit)
-
-    @property
-    def block(self) -> Layer:
-        return self.layer

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from iresnet_flows.adapters import BlockAdapter
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.checks import check_count, check_explicit, check_widths
 from iresnet_flows.distributions import LayerTransform
@@ -110,7 +111,7 @@ class ConditionalLayerTransformModule(ConditionalTransformModule):
         return LayerTransform(self.layer, self.explicit, context, self.event_dim)
 
 
-class InvertibleResidual(LayerTransformModule):
+class InvertibleResidual(BlockAdapter, LayerTransformModule):
     r"""A residual block :math:`x + g(x)` as a Pyro `TransformModule`.
 
     Arguments:
@@ -145,12 +146,8 @@ class InvertibleResidual(LayerTransformModule):
     ) -> None:
         super().__init__(block, explicit, event_dim, cache_size)
 
-    @property
-    def block(self) -> Layer:
-        return self.layer
 
-
-class ConditionalInvertibleResidual(ConditionalLayerTransformModule):
+class ConditionalInvertibleResidual(BlockAdapter, ConditionalLayerTransformModule):
     r"""A residual block :math:`x + g(x; c)` as a Pyro `ConditionalTransformModule`.
 
     Arguments:
@@ -177,10 +174,6 @@ class ConditionalInvertibleResidual(ConditionalLayerTransformModule):
         self, block: InvertibleResidualBlock, explicit: str = "forward", event_dim: int = 1
     ) -> None:
         super().__init__(block, explicit, event_dim)
-
-    @property
-    def block(self) -> Layer:
-        return self.layer
 
 
 def invertible_residual(

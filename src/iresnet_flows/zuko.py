@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from iresnet_flows.adapters import BlockAdapter
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.blocks.sequences import residual_layers
 from iresnet_flows.checks import check_count, check_explicit
@@ -72,7 +73,7 @@ class LayerLazyTransform(LazyTransform):
         return OnePassTransform(self.layer, self.explicit, c, self.event_dim, cache_size=0)
 
 
-class InvertibleResidual(LayerLazyTransform):
+class InvertibleResidual(BlockAdapter, LayerLazyTransform):
     r"""A residual block :math:`x + g(x; c)` as a zuko `LazyTransform`.
 
     Arguments:
@@ -103,10 +104,6 @@ class InvertibleResidual(LayerLazyTransform):
         self, block: InvertibleResidualBlock, explicit: str = "forward", event_dim: int = 1
     ) -> None:
         super().__init__(block, explicit, event_dim)
-
-    @property
-    def block(self) -> Layer:
-        return self.layer
 
 
 class IResNet(Flow):
