@@ -71,6 +71,16 @@ def test_a_conditioned_transform_reads_the_present_parameters():
     assert not torch.allclose(conditioned.inv(y), before)
 
 
+@pytest.mark.parametrize("event_dim", [0, 1])
+def test_a_conditional_transform_says_its_domain_before_it_is_conditioned(event_dim):
+    transform = conditional_invertible_residual(1, 3, [8], event_dim=event_dim)
+    conditioned = transform.condition(points(3))
+    assert transform.bijective
+    for side in ("domain", "codomain"):
+        assert getattr(transform, side).event_dim == event_dim
+        assert getattr(conditioned, side).event_dim == event_dim
+
+
 def test_conditional_transforms_compose_and_invert():
     first, second = make_conditional(), make_conditional()
     context, x = points(7, 3), points(7, 2)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.distributions import constraints
 
 from iresnet_flows.adapters import BlockAdapter
 from iresnet_flows.blocks.residual import InvertibleResidualBlock
@@ -92,6 +93,8 @@ class ConditionalLayerTransformModule(ConditionalTransformModule):
         torch.Size([5, 7, 2])
     """
 
+    bijective = True
+
     def __init__(self, layer: Layer, explicit: str = "forward", event_dim: int = 1) -> None:
         super().__init__()
         require_layer(layer)
@@ -105,6 +108,7 @@ class ConditionalLayerTransformModule(ConditionalTransformModule):
         self.layer = layer
         self.explicit = explicit
         self.event_dim = event_dim
+        self.domain = self.codomain = constraints.independent(constraints.real, event_dim)
 
     def condition(self, context: Tensor) -> LayerTransform:
         """The transform given this context, with shape ``(*batch, context_features)``."""
