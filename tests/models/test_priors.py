@@ -123,6 +123,8 @@ def test_dtype_and_shape_are_kept_down_to_an_empty_batch(dtype, batch):
         (lambda: prior().log_prob(torch.zeros(5, 4)), r"\(B, 2, 3, 2\), got \(5, 4\)"),
         (lambda: prior().sample(5, labels=LABELS), "build it with classes"),
         (lambda: prior(3).sample(4, labels=LABELS), r"the shape \(4,\), got \(5,\)"),
+        (lambda: prior(3).log_prob(torch.zeros(5, 2, 3, 2), LABELS - 1), "0 to 2, .* -1 to 1"),
+        (lambda: prior(2).sample(5, labels=LABELS), "0 to 1, got labels from 0 to 2"),
         (lambda: prior().sample(5, temperature=-1.0), "must not be negative, got -1.0"),
         (lambda: DiagonalNormal((2,), 0), "classes must be at least 1"),
         (lambda: ConditionalNormal(0, 1), "channels must be at least 1"),
@@ -131,3 +133,23 @@ def test_dtype_and_shape_are_kept_down_to_an_empty_batch(dtype, batch):
 def test_what_does_not_fit_is_refused(call, told):
     with pytest.raises(ValueError, match=told):
         call()
+
+
+def test_labels_are_whole_numbers_of_any_size():
+    normal, z = prior(5), torch.randn(5, 2, 3, 2, dtype=torch.float64)
+    expected = normal.log_prob(z, LABELS)
+    for dtype in (torch.uint8, torch.int8, torch.int32):
+        torch.testing.assert_close(normal.log_prob(z, LABELS.to(dtype)), expected)
+    with pytest.raises(TypeError, match=r"got torch.float64: labels.long\(\)"):
+        normal.log_prob(z, LABELS.double())
+
+
+def test_densities_of_labels_compile_and_map_over_samples():
+    normal, z = prior(3), torch.randn(5, 2, 3, 2, dtype=torch.float64)
+    expected = normal.log_prob(z, LABELS)
+    compiled = torch.compile(normal.log_prob, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(z, LABELS), expected)
+    alone = torch.func.vmap(lambda z, label: normal.log_prob(z[None], label[None])[0])
+    torch.testing.assert_close(alone(z, LABELS), expected)
+    with pytest.raises(ValueError, match="from 1 to 3"):
+        alone(z, LABELS + 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from iresnet_flows.checks import check_count, check_event
+from iresnet_flows.concrete import concrete, is_recorded
 
 __all__ = ["ConditionalNormal", "DiagonalNormal"]
 
@@ -27,7 +28,11 @@ class DiagonalNormal(nn.Module):
         classes: The number K of classes, or None.
 
     Shapes:
-        z ``(B, *event)``, labels (B,), log-densities (B,) in nats.
+        z ``(B, *event)``, labels (B,) in 0 to K - 1, log-densities (B,) in nats.
+
+    Raises:
+        ValueError: On use, a shape or a label that does not fit.
+        TypeError: On use, labels that are no whole numbers.
 
     Example:
         >>> import torch
@@ -82,7 +87,15 @@ class DiagonalNormal(nn.Module):
             raise ValueError("labels were given to a density without: build it with classes.")
         if labels.shape != (count,):
             raise ValueError(f"labels must have the shape ({count},), got {tuple(labels.shape)}.")
-        return labels.to(self.mean.device)
+        if labels.is_floating_point():
+            raise TypeError(f"labels must be whole numbers, got {labels.dtype}: labels.long().")
+        outside = (labels < 0) | (labels >= self.classes)
+        if not is_recorded() and concrete(outside).any():
+            least, most = (int(end) for end in concrete(labels).aminmax())
+            raise ValueError(
+                f"labels must lie in 0 to {self.classes - 1}, got labels from {least} to {most}."
+            )
+        return labels.to(self.mean.device, torch.long)  # torch takes those of a byte for a mask
 
     def extra_repr(self) -> str:
         return f"event={self.event}, classes={self.classes}"
