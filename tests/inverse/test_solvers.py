@@ -205,6 +205,8 @@ def test_looser_tolerances_take_fewer_steps_and_are_met():
         ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
         ({"memory": 0}, "memory must be at least 1, got 0"),
         ({"on_failure": "ignore"}, "on_failure must be 'raise' or 'warn', got 'ignore'"),
+        ({"precision": torch.int64}, "precision must be torch.float64, .* None, got torch.int64"),
+        ({"precision": "float64"}, "precision must be .* or None, got 'float64'"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_to_pass(arguments, message):

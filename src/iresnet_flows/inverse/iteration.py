@@ -121,6 +121,9 @@ class Solver(ABC):
         check_count("max_steps", self.max_steps)
         if self.on_failure not in ("raise", "warn"):
             raise ValueError(f"on_failure must be 'raise' or 'warn', got {self.on_failure!r}.")
+        if self.precision not in (None, *TOLERANCES):
+            allowed = ", ".join(map(str, TOLERANCES))
+            raise ValueError(f"precision must be {allowed} or None, got {self.precision!r}.")
 
     @abstractmethod
     def stepper(self, g: Map) -> Picard:

@@ -44,7 +44,8 @@ class FixedPoint(Solver):
         precision: The dtype of the last steps, or None for the input's.
 
     Raises:
-        ValueError: A tolerance is negative or `max_steps` is below one.
+        ValueError: A tolerance is negative, `max_steps` is below one, or `precision` is no dtype
+            of floating point.
 
     References:
         Behrmann et al., Invertible Residual Networks, 2019, Algorithm 1 (the iteration).
