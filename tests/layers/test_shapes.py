@@ -69,6 +69,7 @@ def test_a_padding_keeps_distances(x):
         (lambda: Squeeze().transform(torch.zeros(5, 1, 3, 4)), "even H and W"),
         (lambda: Squeeze().transform(torch.zeros(5, 4)), "even H and W"),
         (lambda: Squeeze().invert(torch.zeros(5, 6, 2, 2)), "multiple of four"),
+        (lambda: InjectivePadding(3).transform(torch.zeros(5)), r"\(B, C, \*space\), got \(5,\)"),
         (lambda: InjectivePadding(3).invert(torch.zeros(5, 3, 2, 2)), "more than the 3 channels"),
         (lambda: InjectivePadding(0), "at least 1"),
         (lambda: Flatten((1, 2, 2)).transform(torch.zeros(5, 2, 2)), r"\(B, 1, 2, 2\)"),

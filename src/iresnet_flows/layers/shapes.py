@@ -132,6 +132,8 @@ class InjectivePadding(VolumePreserving):
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         check_tensor("x", x)
+        if x.dim() < 2:
+            raise ValueError(f"x must have the shape (B, C, *space), got {tuple(x.shape)}.")
         zeros = x.new_zeros(len(x), self.channels, *x.shape[2:])
         return torch.cat((x, zeros), 1)
 
