@@ -477,6 +477,20 @@ def test_budget_counts_steps_or_minutes():
     assert Budget(minutes=2).spent(0, 1e9) == 1
 
 
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({}, "one of them must be given, got steps None and minutes None"),
+        ({"steps": 5, "minutes": 1.0}, "got steps 5 and minutes 1.0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"minutes": 0.0}, "minutes must be a positive number, got 0.0"),
+    ],
+)
+def test_a_budget_has_one_limit(limits, told):
+    with pytest.raises(ValueError, match=told):
+        Budget(**limits)
+
+
 def test_a_contender_that_fails_is_refused_before_others_are_trained(
     tmp_path, monkeypatch, capsys
 ):
