@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
-__all__ = ["mean", "median", "present", "standard_error", "worst"]
+__all__ = ["mean", "median", "standard_error", "worst"]
 
 
 def present(values: Iterable[float | None]) -> list[float]:

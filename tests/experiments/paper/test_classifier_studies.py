@@ -1,6 +1,7 @@
 """Tables 2 and 3 and Figure 3, end to end and small."""
 
 import json
+import math
 import struct
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from iresnet_flows.experiments import processes
 from iresnet_flows.experiments.drawing import save
-from iresnet_flows.experiments.images.classification import Outcome
+from iresnet_flows.experiments.images.classification import Outcome, largest_bound
 from iresnet_flows.experiments.images.classifiers import CLASSIFIERS, PAPER, steps
 from iresnet_flows.experiments.images.recipes import suited
 from iresnet_flows.experiments.paper import classifier_tables
@@ -216,6 +217,25 @@ def test_verdict_tells_the_gap_and_bounds_above_their_claim():
     assert "+20.00 ± 1.41 points from Vanilla (images)" in gap
     assert bounds == "mnist: bounds above their claim: ours."
     assert classifier_tables.cells(twin)[6] == ""
+
+
+@pytest.mark.parametrize("bound", [None, float("nan")])
+def test_a_bound_that_one_seed_lacks_is_told(bound):
+    record = {"data": "mnist", "title": "ours", "paper": None, "paper_verified": False}
+    runs = [outcome("i-resnet", 0, 0.3), replace(outcome("i-resnet", 1, 0.3), bound=bound)]
+    row = {**record, "model": "i-resnet", **summary(runs)}
+    assert classifier_tables.cells(row)[7] == "not finite"
+    assert verdict([row]) == ["mnist: bounds that are not finite: ours."]
+    free = {**record, "model": "vanilla", **summary([outcome("vanilla", 0, 0.1)])}
+    assert classifier_tables.cells(free)[7] == ""
+
+
+def test_a_branch_whose_weights_are_no_numbers_has_no_bound():
+    model = vanilla_classifier((2, 4, 4), 3, Layout((1,), (False,)), (4,))
+    with torch.no_grad():
+        assert largest_bound(model) > 0
+        next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d)).weight.fill_(math.nan)
+        assert largest_bound(model) is None
 
 
 def test_an_inverse_that_is_not_finite_is_guaranteed_in_exact_arithmetic_alone():

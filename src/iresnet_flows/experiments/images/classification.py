@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.errors import InverseNotConverged
+from iresnet_flows.experiments.averages import worst
 from iresnet_flows.experiments.images.classifiers import CLAIMS
 from iresnet_flows.experiments.images.evaluation import mean_and_error, mistakes
 from iresnet_flows.experiments.images.sets import Images
@@ -40,7 +41,8 @@ class Outcome:
         decodes: Whether it was asked for one.
         pixel_error: The largest error of a pixel that is decoded again, of 100 test images with
             pixels in [0, 1]; None where it is not finite or the inverse says that it failed.
-        bound: A certified bound of the largest Lipschitz constant of a residual branch.
+        bound: A certified bound of the largest Lipschitz constant of a residual branch; None
+            without such branches, or where that of one is no number.
         claim: What that bound should be at most.
         steps: The steps of training.
         seconds: Their time.
@@ -101,7 +103,7 @@ def inversion(model: nn.Module, images: Tensor) -> dict[str, Any]:
 
 
 def largest_bound(model: nn.Module) -> float | None:
-    """A certified bound of the largest Lipschitz constant of a residual branch."""
+    """A certified bound of the largest Lipschitz constant of a residual branch, or None."""
     bounds = []
     for module in model.modules():
         if isinstance(module, LipschitzConvNet):
@@ -113,4 +115,4 @@ def largest_bound(model: nn.Module) -> float | None:
         slopes = [m.slope for m in module.modules() if isinstance(m, Activation)]
         norms = [float(convolution_norm_bound(kernel)) for kernel in kernels]
         bounds.append(math.prod(norms) * math.prod(slopes))
-    return max(bounds, default=None)
+    return worst(bounds)

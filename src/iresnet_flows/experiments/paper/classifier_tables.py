@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from iresnet_flows.experiments.averages import mean, present, standard_error, worst
+from iresnet_flows.experiments.averages import mean, standard_error, worst
 from iresnet_flows.experiments.images.catalogue import recipe
 from iresnet_flows.experiments.images.classification import Outcome, perform
 from iresnet_flows.experiments.images.data import load_images
@@ -171,7 +171,8 @@ def summary(group: Sequence[Outcome]) -> dict[str, Any]:
         "guaranteed": any(o.guaranteed for o in found),
         "decodes": any(o.decodes for o in found),
         "pixel_error": worst([o.pixel_error for o in found]),
-        "bound": max(present(o.bound for o in found), default=None),
+        "bounded": any(o.bound is not None or o.claim is not None for o in found),
+        "bound": worst([o.bound for o in found]),
         "claim": next((o.claim for o in found), None),
         "parameters": max((o.parameters for o in found), default=None),
         "steps": mean(o.steps for o in found),
@@ -200,7 +201,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         paper + doubt,
         inverse if row["guaranteed"] else "no",
         (pixels or "not finite") if row["decodes"] else "",
-        number(row["bound"], ".4g"),
+        (number(row["bound"], ".4g") or "not finite") if row["bounded"] else "",
         number(row["claim"], ".4g"),
         number(row["parameters"], ","),
         number(row["steps"], ",.0f"),
@@ -224,10 +225,9 @@ def verdict(rows: Sequence[dict[str, Any]]) -> list[str]:
             )
         held = [r for r in found.values() if r["claim"] is not None]
         if held:
-            broken = [r["title"] for r in held if r["bound"] > r["claim"]]
-            lines.append(
-                f"{name}: every bound is within its claim."
-                if not broken
-                else f"{name}: bounds above their claim: {', '.join(broken)}."
-            )
+            lost = [r["title"] for r in held if r["bound"] is None]
+            broken = [r["title"] for r in held if (r["bound"] or 0) > r["claim"]]
+            told = [f"bounds that are not finite: {', '.join(lost)}"] * bool(lost)
+            told += [f"bounds above their claim: {', '.join(broken)}"] * bool(broken)
+            lines += [f"{name}: {each}." for each in told or ["every bound is within its claim"]]
     return lines
