@@ -64,7 +64,7 @@ def study(
     command: str,
     console: Console,
 ) -> list[Outcome]:
-    """Make and measure every approximation; write tables and figures as they come.
+    """Make and measure every approximation; write tables and figures as they come, in order.
 
     Runs share no state and have one thread each, so that equal time is equal work while there are
     no more jobs than cores.
@@ -86,8 +86,9 @@ def study(
         for _ in pool.map(keep_reference, firsts):
             progress.advance(task)
         task = progress.add_task("approximations", total=len(specs))
-        for done in as_completed([pool.submit(perform, spec) for spec in specs]):
-            outcomes.append(done.result())
+        runs = [pool.submit(perform, spec) for spec in specs]
+        for _ in as_completed(runs):
+            outcomes = [run.result() for run in runs if run.done()]
             write_report(folder, outcomes, asdict(settings), command)
             progress.advance(task)
     return outcomes
