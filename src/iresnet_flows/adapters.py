@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from iresnet_flows.blocks.residual import InvertibleResidualBlock
 from iresnet_flows.layers.contract import Layer, require_layer
 
 __all__ = ["BlockAdapter"]
@@ -19,8 +20,8 @@ class BlockAdapter:
     layer: Layer
 
     @property
-    def block(self) -> Layer:
-        return self.layer
+    def block(self) -> InvertibleResidualBlock:
+        return cast("InvertibleResidualBlock", self.layer)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "block":

@@ -41,7 +41,7 @@ def check_number(name: str, value: float) -> None:
 
 
 def check_widths(name: str, values: Sequence[int]) -> None:
-    if isinstance(values, str) or not hasattr(values, "__len__") or not len(values):
+    if isinstance(values, (int, str)) or not hasattr(values, "__len__") or not len(values):
         raise ValueError(f"{name} must name the width of each hidden layer, got {values!r}.")
     for value in values:
         check_count(f"each of {name}", value)
@@ -64,7 +64,7 @@ def check_lipschitz(value: float) -> None:
 
 
 def check_kernel_sizes(values: Sequence[int], count: int) -> None:
-    if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != count:
+    if isinstance(values, (int, str)) or not hasattr(values, "__len__") or len(values) != count:
         raise ValueError(
             f"kernel_sizes must name {count} sizes, one more than there are hidden layers, "
             f"got {values!r}."
