@@ -76,6 +76,15 @@ def test_a_layer_that_changes_the_dimensions_of_an_event_is_refused():
         LayerTransform(Flatten((1, 2, 2)), event_dim=3)(torch.ones(5, 1, 2, 2))
 
 
+def test_what_is_no_tensor_or_has_fewer_dimensions_than_an_event_is_refused():
+    transform = build("forward")
+    for side in (transform, transform.inv, transform.call_and_ladj):
+        with pytest.raises(TypeError, match="x must be a tensor, got list"):
+            side([1.0, 2.0])
+        with pytest.raises(ValueError, match=r"the 1 dimensions of an event.* got the shape \(\)"):
+            side(torch.tensor(1.0))
+
+
 @both_sides
 @pytest.mark.parametrize("shape", [(0,), (3, 0)])
 def test_no_samples_give_no_log_dets(explicit, shape):

@@ -355,6 +355,13 @@ def test_a_dimension_below_one_is_refused():
         invertible_residual(0)
 
 
+def test_a_transform_of_numbers_has_one_feature():
+    with pytest.raises(ValueError, match="event_dim=0 is for input_dim=1, got input_dim=2"):
+        invertible_residual(2, event_dim=0)
+    with pytest.raises(ValueError, match="event_dim=0 is for input_dim=1, got input_dim=2"):
+        conditional_invertible_residual(2, 3, event_dim=0)
+
+
 @pytest.mark.parametrize("make", [make_transform, make_conditional])
 def test_a_block_that_is_replaced_is_replaced(make):
     transform, block = make(), make().block

@@ -185,7 +185,13 @@ class LayerTransform(Transform):
 
     def _batched(self, side: Any, x: Tensor) -> Any:
         """A layer's map, over any number of leading dimensions."""
+        check_tensor("x", x)
         event_dim = self.domain.event_dim
+        if x.dim() < event_dim:
+            raise ValueError(
+                f"x must have the {event_dim} dimensions of an event and those of a batch before "
+                f"them, if any, got the shape {tuple(x.shape)}."
+            )
         batch, event = x.shape[: x.dim() - event_dim], x.shape[x.dim() - event_dim :]
         context = self.context
         if context is not None and context.dim() > 1:

@@ -208,7 +208,7 @@ def invertible_residual(
         >>> len(transform.parts)
         4
     """
-    block = make_block(input_dim, hidden_dims, **kwargs)
+    block = make_block(input_dim, hidden_dims, event_dim, **kwargs)
     return InvertibleResidual(block, explicit, event_dim)
 
 
@@ -238,19 +238,22 @@ def conditional_invertible_residual(
         torch.Size([7, 2])
     """
     check_count("context_dim", context_dim)
-    block = make_block(input_dim, hidden_dims, context_features=context_dim, **kwargs)
+    block = make_block(input_dim, hidden_dims, event_dim, context_features=context_dim, **kwargs)
     return ConditionalInvertibleResidual(block, explicit, event_dim)
 
 
 def make_block(
     input_dim: int,
     hidden_dims: Sequence[int] | None,
+    event_dim: int,
     log_det: Any = None,
     solver: Any = None,
     memory: Any = "full",
     **kwargs: Any,
 ) -> InvertibleResidualBlock:
     check_count("input_dim", input_dim)
+    if event_dim == 0 and input_dim > 1:
+        raise ValueError(f"event_dim=0 is for input_dim=1, got input_dim={input_dim}.")
     widths = (10 * input_dim,) * 2 if hidden_dims is None else hidden_dims
     check_widths("hidden_dims", widths)
     branch = LipschitzMLP(input_dim, widths, **kwargs)
