@@ -72,16 +72,36 @@ def test_dependencies_point_down(folder):
                 assert part in BELOW[folder] | {folder} or part not in ABOVE, f"{name}: {part}"
 
 
+def exported(name):
+    """What `__all__` holds, or None without one."""
+    for node in parsed(name).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return None
+
+
+def home(module):
+    """The key of a module among `MODULES`, or None of one that is not ours."""
+    package, *path = module.split(".")
+    names = (f"{'/'.join(path)}.py", "/".join([*path, "__init__.py"]))
+    return next((name for name in names if package == SOURCE.name and name in MODULES), None)
+
+
 @each_module
 def test_a_module_says_what_is_public(name):
     """But for what is a docstring alone, and the module that is run."""
-    tree = parsed(name)
-    if name == "__main__.py" or len(tree.body) == 1:
-        return
-    targets = (
-        target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
-    )
-    assert "__all__" in {target.id for target in targets if isinstance(target, ast.Name)}
+    if name != "__main__.py" and len(parsed(name).body) > 1:
+        assert exported(name) is not None
+
+
+@each_module
+def test_what_a_module_takes_from_another_is_public_there(name):
+    for node in ast.walk(parsed(name)):
+        if not isinstance(node, ast.ImportFrom) or not (source := home(node.module)):
+            continue
+        for each in (alias.name for alias in node.names):
+            is_module = home(f"{node.module}.{each}") is not None
+            assert is_module or each in [*exported(source), "__version__"], f"{source}: {each}"
 
 
 @each_module

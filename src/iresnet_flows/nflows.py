@@ -31,15 +31,26 @@ except ImportError as error:
 
 __all__ = [
     "Flow",
+    "InputOutsideDomain",
     "InvertibleResidualFlow",
     "InvertibleResidualTransform",
     "LayerTransform",
     "StandardNormal",
+    "value_of",
 ]
 
 
 class InputOutsideDomain(errors.InputOutsideDomain, transforms.InputOutsideDomain):
-    """The exception of this package for those who wait for nflows' own of that name."""
+    """The exception of this package for those who wait for nflows' own of that name.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.layers import Logit
+        >>> LayerTransform(Logit())(torch.tensor([[2.0]]))
+        Traceback (most recent call last):
+        ...
+        iresnet_flows.nflows.InputOutsideDomain: x must lie in [0, 1], as pixels / 255 do, got ...
+    """
 
 
 @contextmanager
@@ -213,13 +224,29 @@ class Flow(base.Flow):
         return samples.unflatten(0, (len(context), num_samples))
 
     def transform_to_noise(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        """The noise of data, without a log-det."""
         return value_of(self._transform, inputs, self._embedding_net(context))
 
 
 def value_of(
     transform: Transform, inputs: Tensor, context: Tensor | None, inverse: bool = False
 ) -> Tensor:
-    """The outputs of a transform, or of its inverse, with no more log-dets than need be."""
+    """The outputs of a transform, or of its inverse, with no more log-dets than need be.
+
+    Arguments:
+        transform: Of nflows. Log-dets are spared where our layers are it, or stand in a
+            `CompositeTransform` or an `InverseTransform`.
+        inputs: What it takes, with shape ``(B, *event)``.
+        context: The context, ``(B, *context_event)``, or None.
+        inverse: Whether to go from noise to data.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
+        >>> block = InvertibleResidualBlock(LipschitzMLP(2))
+        >>> value_of(InvertibleResidualTransform(block), torch.randn(5, 2), None).shape
+        torch.Size([5, 2])
+    """
     if isinstance(transform, LayerTransform):
         side = transform.invert if inverse else transform.transform
         return side(inputs, context)

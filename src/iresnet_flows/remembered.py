@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iresnet_flows.concrete import is_recorded, is_wrapped
 
-__all__ = ["Remembered"]
+__all__ = ["Remembered", "same"]
 
 
 class Remembered:

@@ -16,7 +16,7 @@ from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import InverseNotAvailable
 from iresnet_flows.layers.contract import Layer
 
-__all__ = ["ForeignLayer", "Guest", "per_sample", "span"]
+__all__ = ["OTHER", "ForeignLayer", "Guest", "per_sample", "span"]
 
 OTHER = {"forward": "inverse", "inverse": "forward"}
 

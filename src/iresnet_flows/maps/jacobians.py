@@ -15,7 +15,16 @@ from torch import Tensor
 from iresnet_flows.maps.linear import LinearMap
 from iresnet_flows.maps.traces import cheap_traces, one_layer_traces, two_layer_trace
 
-__all__ = ["ChainJacobian", "Jacobian", "Map", "MatrixJacobian", "cast"]
+__all__ = [
+    "ChainJacobian",
+    "Jacobian",
+    "Map",
+    "MatrixJacobian",
+    "add_up",
+    "cast",
+    "gather",
+    "spread",
+]
 
 
 class Map(Protocol):

@@ -17,6 +17,9 @@ from iresnet_flows.models.couplings import AdditiveCoupling, bottleneck
 from iresnet_flows.models.unconstrained import UnconstrainedBlock, convolutions
 
 __all__ = [
+    "CENTRE",
+    "KERNELS",
+    "SPREAD",
     "InvertibleClassifier",
     "Layout",
     "i_resnet_classifier",

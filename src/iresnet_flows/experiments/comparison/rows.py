@@ -13,7 +13,7 @@ from iresnet_flows.experiments.averages import mean, median, standard_error, wor
 from iresnet_flows.experiments.comparison.results import PROBES, PROPERTIES, Result
 from iresnet_flows.experiments.comparison.statistics import uncertainty
 
-__all__ = ["by_model", "failure", "good", "rows"]
+__all__ = ["COSTS", "by_model", "failure", "good", "rows"]
 
 COSTS = ("step_ms", "log_prob_ms", "sample_ms", "peak_mb")
 COUNTS = ("log_prob_evaluations", "sample_evaluations")

@@ -22,7 +22,7 @@ from iresnet_flows.experiments.seeds import MODEL, NOISE, ORDER, seeded, stream
 from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
 
-__all__ = ["Progress", "Training", "fit", "prepared", "weight_decay"]
+__all__ = ["CHECKPOINT", "Progress", "Training", "fit", "prepared", "weight_decay"]
 
 BATCH = 256
 FLOOR = 1e-5

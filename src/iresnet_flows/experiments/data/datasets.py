@@ -12,7 +12,7 @@ from torch import Tensor
 from iresnet_flows.errors import DataError
 from iresnet_flows.experiments.data.tables import Array, Table
 
-__all__ = ["Dataset", "joined", "require_variation", "split"]
+__all__ = ["SPLIT_SEED", "Dataset", "joined", "require_variation", "split"]
 
 PART = 10
 SPLIT_SEED = 0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from iresnet_flows.errors import DataError
 
-__all__ = ["Array", "Columns", "Table", "fault"]
+__all__ = ["LARGEST", "Array", "Columns", "Table", "fault"]
 
 Array = npt.NDArray[np.float64]
 

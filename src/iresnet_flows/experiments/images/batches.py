@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.seeds import NOISE, ORDER, stream
 
-__all__ = ["Batches", "augmented", "dequantised"]
+__all__ = ["LEVELS", "Batches", "augmented", "dequantised"]
 
 LEVELS = 256
 

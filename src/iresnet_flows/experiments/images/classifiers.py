@@ -20,7 +20,7 @@ from iresnet_flows.models import (
 )
 from iresnet_flows.models.classifiers import KERNELS
 
-__all__ = ["CLAIMS", "CLASSIFIERS"]
+__all__ = ["CLAIMS", "CLASSIFIERS", "COEFFICIENTS"]
 
 COEFFICIENTS = {
     "i-resnet": 0.9,

@@ -14,7 +14,7 @@ from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import bits, discrete_nats, scaled
 from iresnet_flows.experiments.seeds import seeded
 
-__all__ = ["bits_per_dim", "mean_and_error", "mistakes", "nats", "test_error"]
+__all__ = ["BATCH", "bits_per_dim", "mean_and_error", "mistakes", "nats", "test_error"]
 
 BATCH = 250
 SEED = 1

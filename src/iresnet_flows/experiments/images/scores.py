@@ -31,6 +31,7 @@ __all__ = [
     "SCORES",
     "Score",
     "draw",
+    "grid",
     "keep_pictures",
     "keep_scores",
     "require_drawable",

@@ -10,7 +10,7 @@ from torch import Tensor
 from iresnet_flows.errors import DataError
 from iresnet_flows.experiments.images.recipes import Shape
 
-__all__ = ["ImageSet", "Images", "joined", "split"]
+__all__ = ["ImageSet", "Images", "joined", "require_classes", "split"]
 
 PART = 10
 MOST = 5000

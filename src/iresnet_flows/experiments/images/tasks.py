@@ -13,7 +13,16 @@ from torch.nn import functional as F
 from iresnet_flows.experiments.images.batches import LEVELS, dequantised
 from iresnet_flows.experiments.images.sets import Images
 
-__all__ = ["Classification", "Hybrid", "Joint", "Likelihood", "Task", "bits", "discrete_nats"]
+__all__ = [
+    "Classification",
+    "Hybrid",
+    "Joint",
+    "Likelihood",
+    "Task",
+    "bits",
+    "discrete_nats",
+    "scaled",
+]
 
 
 class Task(Protocol):

@@ -53,7 +53,16 @@ from iresnet_flows.experiments.storage import write
 from iresnet_flows.experiments.trainers import train_module
 from iresnet_flows.experiments.widths import trainable
 
-__all__ = ["WEIGHTS", "Machine", "Trained", "build", "epochs", "train"]
+__all__ = [
+    "WEIGHTS",
+    "Machine",
+    "Trained",
+    "build",
+    "epochs",
+    "first_rank",
+    "shared_batch",
+    "train",
+]
 
 WEIGHTS = "weights.pt"
 CHECKPOINT_SECONDS = 60.0

@@ -22,7 +22,7 @@ from iresnet_flows.experiments.posteriors.targets import Target, TaskTarget
 from iresnet_flows.experiments.posteriors.tasks import Simulator
 from iresnet_flows.sbi import build_iresnet
 
-__all__ = ["ESTIMATORS", "Estimator", "Trained", "train", "weigh"]
+__all__ = ["ESTIMATORS", "UNLIMITED", "Estimator", "Trained", "train", "weigh"]
 
 
 UNLIMITED = 2**31 - 1  # as in sbi
