@@ -17,7 +17,7 @@ from commands import command
 
 from iresnet_flows import __version__
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.storage import claim_folder, output_folder, write_text
+from iresnet_flows.experiments.storage import alone_in, claim_folder, output_folder, write_text
 from iresnet_flows.experiments.terminal import say_place, terminal
 
 
@@ -105,6 +105,26 @@ def test_work_that_is_refused_leaves_no_new_folder(tmp_path):
     with pytest.raises(UsageError), output_folder(tmp_path / "new"):
         raise UsageError("no")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_has_one_command_at_work_and_a_killed_one_leaves_it(tmp_path):
+    code = f"""if True:
+        import sys
+        from pathlib import Path
+        from iresnet_flows.experiments.storage import alone_in
+        with alone_in(Path({str(tmp_path)!r})):
+            print("in", flush=True)
+            sys.stdin.read()
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(UsageError, match=f"process {other.pid} is at work"):
+            alone_in(tmp_path).__enter__()
+        other.kill()
+    with alone_in(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_work_that_is_there_is_not_begun_anew(tmp_path):

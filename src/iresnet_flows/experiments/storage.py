@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from iresnet_flows.errors import DataError, StorageError, UsageError
 
 __all__ = [
     "SETTINGS",
+    "alone_in",
     "claim_folder",
     "claim_part",
     "output_folder",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 SETTINGS = "settings.json"
+LOCK = ".in-use"
 
 
 @contextmanager
@@ -51,6 +54,39 @@ def output_folder(path: Path) -> Iterator[Path]:
         if made and not any(path.iterdir()):
             path.rmdir()
         raise
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """The only command at work in the folder, with the processes that it starts.
+
+    The system's lock tells, which ends with the process in whatever way that ends.
+
+    Raises:
+        UsageError: Another is at work in it.
+    """
+    if sys.platform == "win32":  # which has no such lock
+        yield
+        return
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    path = folder / LOCK
+    with path.open("a+") as file:
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UsageError(
+                f"process {file.read() or 'unknown'} is at work in {folder}: wait for its end, or "
+                "name another --out."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def claim_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:

@@ -3,6 +3,7 @@
 import json
 import linecache
 import math
+import os
 import re
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from iresnet_flows.experiments.comparison.contenders import (
 )
 from iresnet_flows.experiments.comparison.results import PROPERTIES, Plan, Result
 from iresnet_flows.experiments.comparison.training import Training
+from iresnet_flows.experiments.storage import alone_in
 
 MODELS = "nice,realnvp,glow,ffjord,i-resnet"
 ARGUMENTS = ("compare", "two-moons", "--models", MODELS, "--steps", 30)
@@ -406,6 +408,17 @@ def test_output_folder_that_is_a_file_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "taken").write_text("")
     assert command(monkeypatch, "compare", "--out", tmp_path / "taken") == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_a_second_command_in_a_folder_is_refused_in_a_line(tmp_path, monkeypatch, capsys):
+    arguments = ("compare", "circles", "--models", "nice", "--steps", 3, "--jobs", 2)
+    with alone_in(tmp_path):
+        assert command(monkeypatch, *arguments, "--out", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert f"process {os.getpid()} is at work in {tmp_path}" in said
+    assert len(said.strip().splitlines()) == 1
+    assert not command(monkeypatch, *arguments, "--seed", 0, "--seed", 1, "--out", tmp_path)
+    assert not (tmp_path / ".in-use").exists()
 
 
 def test_one_column_leaves_out_what_cannot_be_built(tmp_path, monkeypatch, capsys):

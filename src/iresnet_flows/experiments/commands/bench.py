@@ -32,7 +32,7 @@ def bench(
     from iresnet_flows.experiments.bench.peers import chosen, require_usable
     from iresnet_flows.experiments.bench.report import LEGEND, tally, terminal_tables
     from iresnet_flows.experiments.machines import cores
-    from iresnet_flows.experiments.storage import output_folder
+    from iresnet_flows.experiments.storage import alone_in, output_folder
 
     if not 1 <= threads <= cores():
         raise UsageError(f"--threads must be 1 to {cores()}, the cores here, got {threads}.")
@@ -44,7 +44,7 @@ def bench(
     for peer in absent:
         console.print(f"{peer.title} is left out: pip install {peer.package} to measure it.")
     size = settings.QUICK if quick else settings.FULL
-    with output_folder(out) as folder, interruptible(folder, console, STOPPED):
+    with output_folder(out) as folder, alone_in(folder), interruptible(folder, console, STOPPED):
         rows = run(size, peers, folder, command_line(), threads, console)
     for table in terminal_tables(rows):
         console.print(table)

@@ -74,7 +74,7 @@ def compare(
     from iresnet_flows.experiments.comparison.results import Match
     from iresnet_flows.experiments.data import load
     from iresnet_flows.experiments.machines import keep_freed_memory
-    from iresnet_flows.experiments.storage import output_folder
+    from iresnet_flows.experiments.storage import alone_in, output_folder
 
     if match not in get_args(Match):
         raise UsageError(f"--match must be one of {', '.join(get_args(Match))}, got {match!r}.")
@@ -101,7 +101,7 @@ def compare(
     )
     datasets = {name: load(name, data_dir).first(rows) for name in names}
     keep_freed_memory()  # also where runs are carried out here, one at a time
-    with output_folder(out) as folder, interruptible(folder, console, STOPPED):
+    with output_folder(out) as folder, alone_in(folder), interruptible(folder, console, STOPPED):
         results = run(settings, datasets, who, folder, fresh, console)
     for part in terminal_report(results):
         console.print(part)

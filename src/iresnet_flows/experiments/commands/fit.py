@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,6 +159,7 @@ def train_run(
     from iresnet_flows.experiments.images.sessions import begin, perform, verdict
     from iresnet_flows.experiments.images.training import first_rank
     from iresnet_flows.experiments.machines import keep_freed_memory
+    from iresnet_flows.experiments.storage import alone_in
 
     refuse_vectors(data)
     images = load_images(data, data_dir)
@@ -171,7 +173,7 @@ def train_run(
     begin(run, images, out, machine, resume)
     console = terminal(quiet=not first_rank())
     keep_freed_memory()
-    with interruptible(out, console):
+    with alone_in(out) if first_rank() else nullcontext(), interruptible(out, console):
         trained = perform(run, images, out, machine, resume, console)
     if first_rank():
         console.print(verdict(run, trained, images))

@@ -18,7 +18,7 @@ from iresnet_flows.experiments.commands.app import (
     interruptible,
 )
 from iresnet_flows.experiments.machines import cores
-from iresnet_flows.experiments.storage import output_folder
+from iresnet_flows.experiments.storage import alone_in, output_folder
 from iresnet_flows.experiments.studies import STUDIES, Settings, study
 from iresnet_flows.experiments.terminal import say_place, terminal
 
@@ -83,7 +83,7 @@ def reproduce(
         *(scale, minutes, names, seeds, data_dir, out, resume, jobs or cores(), command_line()),
         data=data,
     )
-    with output_folder(out), interruptible(out, terminal()):
+    with output_folder(out) as folder, alone_in(folder), interruptible(folder, terminal()):
         run(settings)
 
 
@@ -108,7 +108,7 @@ def posteriors(
         scale, minutes, targets, models, seeds, 1 if observation is None else observation
     )
     console = terminal()
-    with output_folder(out) as folder, interruptible(folder, console):
+    with output_folder(out) as folder, alone_in(folder), interruptible(folder, console):
         outcomes = run(settings, data_dir, folder, jobs, resume, command_line(), console)
     for part in terminal_report(outcomes):
         console.print(part)
