@@ -120,6 +120,7 @@ class LayerTransform(Transform):
         return y
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log|det(dy/dx)|, that of the latest pair where these are it."""
         pair = self._find(x, y)
         if pair is None:
             return self._signed(self._measured(self._in_order(x, y)[0]))

@@ -58,7 +58,7 @@ class InvertibleResidual(BlockAdapter, LayerFlow):
         explicit: The side that computes :math:`x + g(x)`; the other one is solved. With
             ``"inverse"``, data to latent, `log_prob` and `forward_kld` are explicit and `sample`
             iterates; with ``"forward"`` it is the other way around, for `reverse_kld`. They are
-            ``reverse=True`` and ``reverse=False`` of normflows' own `Residual`.
+            ``reverse=True`` and ``reverse=False`` of normflows' own ``Residual``.
 
     Shapes:
         z ``(B, *event)``, context ``(B, *context_event)``, log-det (B,) in nats.

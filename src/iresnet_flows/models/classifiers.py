@@ -143,7 +143,7 @@ class Layout:
     def classifier(
         self, shape: ImageShape, classes: int, block: Callable[[int, int], Layer]
     ) -> InvertibleClassifier:
-        """The layers, with a `pooled_head`."""
+        """The layers, with a pooled head."""
         check_count("classes", classes)
         return InvertibleClassifier(
             self.stack(shape, block), pooled_head(self.channels(shape[0])[-1], classes)
