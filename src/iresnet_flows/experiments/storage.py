@@ -72,14 +72,15 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     path = folder / LOCK
     with path.open("a+") as file:
-        try:
-            flock(file, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UsageError(
-                f"process {file.read() or 'unknown'} is at work in {folder}: wait for its end, or "
-                "name another --out."
-            ) from None
+        with suppress(OSError):  # some file systems of clusters have none
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UsageError(
+                    f"process {file.read() or 'unknown'} is at work in {folder}: wait for its "
+                    "end, or name another --out."
+                ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
