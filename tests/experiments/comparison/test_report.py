@@ -279,6 +279,13 @@ def test_each_measured_property_that_the_paper_has_otherwise_is_marked_and_expla
     assert not any("i-RevNet" in sentence or sentence.startswith("ResNet") for sentence in told)
 
 
+def test_a_property_that_one_column_does_not_show_is_no_other_than_the_paper_has_it():
+    (row,) = rows([result("nice")])
+    row["free_form"] = None
+    assert mark(row, "free_form") == "n/a"
+    assert not list(differences([row]))
+
+
 def test_results_are_grouped_by_data_budget_and_match():
     runs = [result(), result(steps=10), result(match="time"), result(about=data("a b"))]
     assert [group.name for group in grouped(runs)] == [

@@ -111,9 +111,8 @@ def claim(row: dict[str, Any], name: str) -> bool | None:
 
 
 def differs(row: dict[str, Any], name: str) -> bool:
-    """Whether a measured property is another than the paper claims."""
-    measured = any(row[key] is not None for key in PROPERTIES)
-    return measured and row["model"] in PAPER and claim(row, name) != row[name]
+    """Whether a property is measured, and as another than the paper claims."""
+    return row[name] is not None and row["model"] in PAPER and claim(row, name) != row[name]
 
 
 def mark(row: dict[str, Any], name: str) -> str:
