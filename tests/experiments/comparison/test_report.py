@@ -239,6 +239,12 @@ def test_words_across_data_sets_say_where_ours_wins_and_loses():
     assert "i-ResNet comes first on two-moons and loses on digits and power." in told
 
 
+def test_a_contender_alone_is_not_said_to_be_first():
+    alone = grouped([result("glow", about=data(name)) for name in ("two-moons", "power")])
+    assert findings(alone[0])[0] == "Glow comes to a mean test loss of 1.000 nats."
+    assert not overall(alone)
+
+
 def test_what_must_be_known_is_said_once_and_where_it_holds():
     found = [
         result(model, about=data(name), remark=remark)

@@ -16,8 +16,11 @@ SLOWER = 1.5
 
 
 def overall(groups: Sequence[Group]) -> list[str]:
-    """Who is first on how many data sets, and how ours fares; nothing of a single one."""
-    ranked = [group for group in groups if group.standings.model is not None]
+    """Who is first on how many data sets, and how ours fares; nothing of a single one.
+
+    Where a contender is alone it is not compared.
+    """
+    ranked = [g for g in groups if g.standings.model is not None and len(g.rows) > 1]
     if len(groups) < 2 or not ranked:
         return []
     wins: dict[str, int] = {}
@@ -64,6 +67,9 @@ def order(group: Group) -> Iterator[str]:
         yield "No contender has a test loss to compare."
         return
     first = next(row for row in group.rows if row["model"] == standings.model)
+    if len(group.rows) == 1:
+        yield f"{standings.title} comes to a mean test loss of {first['nats']:.3f} nats."
+        return
     lowest = all(row["nats"] is None or row["nats"] >= first["nats"] for row in group.rows)
     reaches = "reaches the lowest" if lowest else "comes first with a"
     yield f"{standings.title} {reaches} mean test loss, {first['nats']:.3f} nats."
