@@ -445,6 +445,8 @@ def test_damaged_results_are_named_in_one_line(name, junk, tmp_path, monkeypatch
         assert said.count("\n") == 1
 
     path.unlink()
+    assert command(monkeypatch, "report", tmp_path) == 2
+    assert "holds no results" in capsys.readouterr().err
     assert not command(monkeypatch, *arguments)
     assert path.exists()
 

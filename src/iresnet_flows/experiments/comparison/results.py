@@ -258,4 +258,5 @@ def found(folders: Sequence[Path]) -> list[Result]:
 
 def beneath(folder: Path) -> Iterator[Result]:
     for path in sorted(folder.glob(f"**/runs/*/{RESULT}")):
-        yield Result.load(path.parent)
+        if path.with_name(ARRAYS).is_file():
+            yield Result.load(path.parent)
