@@ -338,6 +338,7 @@ def test_bad_training_ends_with_one_line_and_code_2(
 BAD_USE = {
     "no samples": (["sample", "RUN", "-n", 0], "at least 1"),
     "temperature": (["sample", "RUN", "--temperature", -1], "from 0 on"),
+    "latents of no image": (["sample", "RUN", "--temperature", 1e300], "--temperature 1e+300:"),
     "label of a run without": (["sample", "RUN", "--label", 1], "without labels"),
     "a picture of another kind": (["sample", "RUN", "--out", "a.jpg"], ".png or .npy"),
     "no run": (["sample", "."], "holds no run"),

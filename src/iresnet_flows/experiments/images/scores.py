@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from iresnet_flows.errors import UsageError
+from iresnet_flows.errors import IntegrationFailed, InverseNotConverged, UsageError
 from iresnet_flows.experiments.images.batches import LEVELS
 from iresnet_flows.experiments.images.evaluation import (
     BATCH,
@@ -120,7 +120,8 @@ def draw(
     """Images of the model, uint8 (count, C, H, W).
 
     Raises:
-        UsageError: The run is a classifier, or has no such label.
+        UsageError: The run is a classifier, or has no such label, or its latents at that
+            temperature are of no image.
     """
     if run.kind != "density":
         raise UsageError("a classifier has no samples: name the run of a fit.")
@@ -134,7 +135,11 @@ def draw(
         for start in range(0, count, BATCH):
             size = min(BATCH, count - start)
             labels = None if label is None else torch.full((size,), label, device=device)
-            parts.append(density.sample(size, temperature, labels, generator).cpu())
+            try:
+                parts.append(density.sample(size, temperature, labels, generator).cpu())
+            except (InverseNotConverged, IntegrationFailed) as error:
+                said = f"no samples at --temperature {temperature:g}: {error}"
+                raise UsageError(said) from error
     return (torch.cat(parts) * LEVELS).floor().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
