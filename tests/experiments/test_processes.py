@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import platform
+import signal
 import time
 
 import pytest
@@ -64,6 +65,15 @@ def test_an_error_comes_as_it_is():
 def test_a_process_that_dies_is_told_of():
     with pytest.raises(UsageError, match=r"was killed from outside.*--jobs"):
         each([9, 9], os._exit)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere no signal is ignored by inheritance")
+def test_ctrl_c_while_a_process_starts_is_left_to_its_parent():
+    with workers(1) as pool:
+        ended = pool.submit(int, 7)
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid, signal.SIGINT)
+        assert ended.result() == 7
 
 
 def interrupted():

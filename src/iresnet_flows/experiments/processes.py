@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
 from threading import Thread, current_thread, main_thread
 from typing import Any, TypeVar
 
@@ -44,6 +45,24 @@ def postponed_interrupt(note: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, usual)
 
 
+class Worker(SpawnProcess):
+    """A process that leaves Ctrl-C to its parent, from its first moment on."""
+
+    def start(self) -> None:
+        """Begin, with Ctrl-C ignored, which a process inherits."""
+        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            super().start()
+        finally:
+            signal.signal(signal.SIGINT, usual)
+
+
+class Workers(SpawnContext):
+    """Where processes are workers."""
+
+    Process = Worker
+
+
 @contextmanager
 def workers(
     count: int, begin: Callable[..., None] | None = None, given: tuple[Any, ...] = ()
@@ -58,8 +77,7 @@ def workers(
     Raises:
         UsageError: One of them died.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, prepare, (begin, given)) as pool:
+    with ProcessPoolExecutor(count, Workers(), prepare, (begin, given)) as pool:
         try:
             yield pool
         except BaseException as error:
@@ -75,7 +93,7 @@ def workers(
 
 def prepare(begin: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
     """A process of one thread that leaves Ctrl-C to its parent and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which not every system lets it inherit
     Thread(target=follow_parent, daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()
