@@ -49,7 +49,10 @@ class Worker(SpawnProcess):
     """A process that leaves Ctrl-C to its parent, from its first moment on."""
 
     def start(self) -> None:
-        """Begin, with Ctrl-C ignored, which a process inherits."""
+        """Begin, with Ctrl-C ignored, which a process inherits; a thread cannot set that."""
+        if current_thread() is not main_thread():
+            super().start()
+            return
         usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             super().start()
