@@ -107,6 +107,14 @@ def test_work_that_is_refused_leaves_no_new_folder(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("what", ["fig1", "table2", "posteriors"])
+def test_a_folder_that_is_not_there_has_nothing_to_resume(what, tmp_path, monkeypatch, capsys):
+    mistyped = tmp_path / "figg"
+    assert command(monkeypatch, "reproduce", what, "--resume", "--out", mistyped) == 2
+    assert f"nothing to resume in {mistyped}: leave out --resume" in capsys.readouterr().err
+    assert not mistyped.exists()
+
+
 def test_a_folder_has_one_command_at_work_and_a_killed_one_leaves_it(tmp_path):
     code = f"""if True:
         import sys

@@ -87,7 +87,7 @@ def build_iresnet(
         torch.Size([5, 7, 2])
     """
     check_data_device(batch_x, batch_y)
-    if hasattr(hidden_features, "__index__"):
+    if not isinstance(hidden_features, Sequence):
         hidden_features = (hidden_features, hidden_features)
 
     features, width = get_numel(batch_x), encoder_features

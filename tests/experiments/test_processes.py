@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("rich", reason="the experiments need their extra")
 
 import torch
+from paging import SIZE, pages_of_trainings
 from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.processes import each_in_parallel, workers
 
 LONG = 600.0
-SIZE = 2**20
 
 
 def each(items, perform):
@@ -31,23 +31,6 @@ def test_results_come_in_the_order_of_the_items():
 def test_a_process_has_one_thread():
     with workers(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == 1
-
-
-def train():
-    x = torch.ones(SIZE, requires_grad=True)
-    x.sin().cos().exp().sum().backward()
-
-
-def pages_of_trainings():
-    """How many pages come from the system in a hundred steps, after some others."""
-    import resource
-
-    for _ in range(40):
-        train()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(100):
-        train()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is for glibc")

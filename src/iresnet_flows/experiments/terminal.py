@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.box import SIMPLE, SIMPLE_HEAD
@@ -10,7 +12,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["budget_bars", "counter", "narrow_table", "say_place", "terminal", "titled_table"]
+__all__ = [
+    "Track",
+    "budget_bars",
+    "counter",
+    "narrow_table",
+    "say_place",
+    "terminal",
+    "titled_table",
+    "tracked",
+]
+
+Track = Callable[[Sequence[int]], Iterable[int]]
+"""Gives what it is given, and shows how far that has come."""
 
 
 def terminal(quiet: bool = False) -> Console:
@@ -56,6 +70,13 @@ def counter(console: Console) -> Progress:
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
     )
+
+
+@contextmanager
+def tracked(console: Console, title: str) -> Iterator[Track]:
+    """A bar for each sequence that is gone through within."""
+    with counter(console) as progress:
+        yield partial(progress.track, description=title)
 
 
 def budget_bars(console: Console) -> Progress:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 import sys
 import types
 
@@ -56,7 +57,9 @@ def test_density_is_fitted_sampled_and_scored(data, tmp_path, monkeypatch, capsy
     assert settings["shape"] == [1, 4, 4]
 
     assert not command(monkeypatch, "score", run, data, "--out", file)
-    assert "bits/dim (mean and standard error, 12 test images)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"scores ━+ 1/1", said)
+    assert "bits/dim (mean and standard error, 12 test images)" in said
     rows = list(csv.DictReader(file.read_text().splitlines()))
     assert [int(row["image"]) for row in rows] == list(range(12))
     nats = torch.tensor([float(row["nats"]) for row in rows], dtype=torch.float64)

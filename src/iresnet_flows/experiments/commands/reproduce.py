@@ -63,6 +63,8 @@ def reproduce(
     check_budget(None, minutes)
     check_jobs(jobs)
     check_seeds(seed or [])
+    if resume and not out.is_dir():
+        raise UsageError(f"nothing to resume in {out}: leave out --resume.")
     names = tuple(models.split(",")) if models is not None else None
     seeds = tuple(dict.fromkeys(seed)) if seed else None
     if data is not None and what not in ON_DATA:

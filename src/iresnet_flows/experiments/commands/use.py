@@ -12,7 +12,7 @@ from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import DataDir, app, check_device, check_seeds
 from iresnet_flows.experiments.data.bundled import PARTS
 from iresnet_flows.experiments.storage import output_folder
-from iresnet_flows.experiments.terminal import say_place, terminal
+from iresnet_flows.experiments.terminal import say_place, terminal, tracked
 
 __all__ = ["sample", "score"]
 
@@ -54,9 +54,12 @@ def sample(
     require_suffix(path, PICTURES)
     made, model = load_run(run, device)
     require_drawable(path, made.shape[0])
+    console = terminal()
     with output_folder(path.parent):
-        keep_pictures(path, draw(made, model, count, temperature, label, seed))
-    say_place(terminal(), "The samples are in", path)
+        with tracked(console, "samples") as track:
+            drawn = draw(made, model, count, temperature, label, seed, track)
+        keep_pictures(path, drawn)
+    say_place(console, "The samples are in", path)
 
 
 @app.command()
@@ -86,7 +89,8 @@ def score(
         raise UsageError(f"{data} has no {part} images: name another --part.")
     console = terminal()
     with output_folder(out.parent) if out is not None else nullcontext():
-        found = scores.score(made, model, images)
+        with tracked(console, "scores") as track:
+            found = scores.score(made, model, images, track)
         for kind in found:
             console.print(f"{kind} (mean and standard error, {len(images)} {part} images)")
         if out is not None:

@@ -13,6 +13,7 @@ from iresnet_flows.experiments.images.batches import dequantised
 from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import bits, discrete_nats, scaled
 from iresnet_flows.experiments.seeds import seeded
+from iresnet_flows.experiments.terminal import Track
 
 __all__ = ["BATCH", "bits_per_dim", "mean_and_error", "mistakes", "nats", "test_error"]
 
@@ -44,7 +45,7 @@ def bits_per_dim(
     return mean_and_error(bits(nats(model, images, conditional), images.pixels))
 
 
-def mistakes(model: nn.Module, images: Images, batch: int = BATCH) -> Tensor:
+def mistakes(model: nn.Module, images: Images, batch: int = BATCH, track: Track = iter) -> Tensor:
     """1 for each image that a classifier gets wrong and 0 for the others, (N,) float64."""
     classifier: Any = model
     joint = hasattr(model, "joint")
@@ -57,10 +58,12 @@ def mistakes(model: nn.Module, images: Images, batch: int = BATCH) -> Tensor:
             logits = classifier(scaled(part.pixels))
         return logits.argmax(1) != part.labels
 
-    return each(model, images, batch, read)
+    return each(model, images, batch, read, track)
 
 
-def nats(model: nn.Module, images: Images, conditional: bool = False) -> Tensor:
+def nats(
+    model: nn.Module, images: Images, conditional: bool = False, track: Track = iter
+) -> Tensor:
     """-log P of each image, (N,) float64, bounded from above with one draw of the noise."""
     density: Any = model
 
@@ -69,11 +72,15 @@ def nats(model: nn.Module, images: Images, conditional: bool = False) -> Tensor:
         log_prob = density.log_prob(dequantised(part.pixels, noise), labels)
         return discrete_nats(log_prob.double(), noise)
 
-    return each(model, images, BATCH, read)
+    return each(model, images, BATCH, read, track)
 
 
 def each(
-    model: nn.Module, images: Images, batch: int, read: Callable[[Images, Tensor], Tensor]
+    model: nn.Module,
+    images: Images,
+    batch: int,
+    read: Callable[[Images, Tensor], Tensor],
+    track: Track,
 ) -> Tensor:
     """What is read of each image; the model's mode and the random state are left as they were."""
     device = next(model.parameters()).device
@@ -82,7 +89,7 @@ def each(
     found = [torch.zeros(0, dtype=torch.float64)]
     with torch.no_grad(), seeded(SEED, device):
         model.eval()
-        for start in range(0, len(images), batch):
+        for start in track(range(0, len(images), batch)):
             part = images[start : start + batch]
             u = torch.rand(part.pixels.shape, generator=noise).to(device)
             found.append(read(part.to(device), u).double().cpu())

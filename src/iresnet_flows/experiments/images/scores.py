@@ -25,6 +25,7 @@ from iresnet_flows.experiments.images.sets import Images
 from iresnet_flows.experiments.images.tasks import bits
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import write, write_text
+from iresnet_flows.experiments.terminal import Track
 
 __all__ = [
     "PICTURES",
@@ -65,7 +66,7 @@ class Score:
         return f"{mean:.4f} +- {error:.4f} {self.unit}"
 
 
-def score(run: Run, model: nn.Module, images: Images) -> list[Score]:
+def score(run: Run, model: nn.Module, images: Images, track: Track = iter) -> list[Score]:
     """Nats and bits/dim of each image, or whether it is classified wrongly, or all of it.
 
     Raises:
@@ -78,11 +79,11 @@ def score(run: Run, model: nn.Module, images: Images) -> list[Score]:
         )
     found = []
     if run.kind == "density":
-        values = nats(model, images, run.conditional)
+        values = nats(model, images, run.conditional, track)
         found.append(Score("nats", values, 1.0, "nats"))
         found.append(Score("bits_per_dim", bits(values, images.pixels), 1.0, "bits/dim"))
     if run.kind == "classifier" or run.hybrid is not None:
-        found.append(Score("wrong", mistakes(model, images), 100.0, "% wrong"))
+        found.append(Score("wrong", mistakes(model, images, track=track), 100.0, "% wrong"))
     return found
 
 
@@ -115,7 +116,13 @@ def keep_scores(path: Path, scores: list[Score]) -> None:
 
 
 def draw(
-    run: Run, model: nn.Module, count: int, temperature: float, label: int | None, seed: int
+    run: Run,
+    model: nn.Module,
+    count: int,
+    temperature: float,
+    label: int | None,
+    seed: int,
+    track: Track = iter,
 ) -> Tensor:
     """Images of the model, uint8 (count, C, H, W).
 
@@ -132,7 +139,7 @@ def draw(
     density: Any = model
     parts = []
     with torch.no_grad(), seeded(seed, device):
-        for start in range(0, count, BATCH):
+        for start in track(range(0, count, BATCH)):
             size = min(BATCH, count - start)
             labels = None if label is None else torch.full((size,), label, device=device)
             try:

@@ -70,7 +70,7 @@ CONTINUOUS = (
         "1 continuous layer on torchdiffeq, dopri5 at 1e-4, MLP of 2 hidden layers with exact "
         "trace, after an elementwise affine layer",
         ffjord,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         width=64,
         requires="torchdiffeq",
     ),
@@ -79,7 +79,7 @@ CONTINUOUS = (
         "CNF (zuko)",
         "1 continuous layer: CNF of zuko at tolerances of 1e-4, MLP of 2 hidden layers",
         cnf,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         width=64,
         origin="beyond",
         remark="its trace is exact up to 8 features in training and 64 in scoring, and beyond "

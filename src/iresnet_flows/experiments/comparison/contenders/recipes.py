@@ -37,9 +37,8 @@ class Contender:
             parameter, `context_features`, the flow given a context.
         learning_rate: That of AdamW at the start; it decays linearly over the budget. Chosen among
             0.003, 0.01 and 0.03 by the validation losses of short trainings on pinwheel,
-            checkerboard, digits and power (docs/studies/rates.py); those of ResNet, FFJORD, CNF,
-            Residual Flow, i-DenseNet and the monotone flow among 0.001, 0.003 and 0.005 on
-            two-moons and digits.
+            checkerboard, digits and power (docs/studies/rates.py); that of ResNet, whose loss is
+            of no density, among 0.001, 0.003 and 0.005 on two-moons and digits.
         weight_decay: That of AdamW. Those of Glow and i-ResNet were chosen among 0, 0.3 and 1 by
             the validation loss on digits; the others take Glow's.
         least_features: The smallest dimension for which the family exists.

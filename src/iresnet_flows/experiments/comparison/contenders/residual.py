@@ -104,7 +104,7 @@ RESIDUAL = (
         "i-ResNet's MLP blocks with LipSwish and the roulette of Residual Flows: 2 sure terms, 20 "
         "in scoring, and a tail that goes on with probability 1/2; one probe",
         residual_flow,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         weight_decay=1.0,
         origin="beyond",
         remark="its score is an unbiased estimate, not the exact log-det, and nothing certifies "
@@ -115,7 +115,7 @@ RESIDUAL = (
         "i-DenseNet",
         "8 blocks with densely connected branches of 2 hidden layers and CLipSwish",
         i_densenet,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         weight_decay=1.0,
         width=16,
         origin="beyond",
@@ -125,7 +125,7 @@ RESIDUAL = (
         "Monotone flow",
         "i-ResNet's MLP branches in Cayley blocks, which are solved in both directions",
         monotone,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         weight_decay=1.0,
         origin="beyond",
     ),
