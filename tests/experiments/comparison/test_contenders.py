@@ -85,7 +85,7 @@ def test_log_prob_is_that_of_the_change_of_variables(contender, features):
         expected = flow._distribution.log_prob(noise) + log_det
         with torch.no_grad():
             if not stochastic(contender.name, features):
-                atol = 1e-3 if contender.name in ODE else 1e-6
+                atol = 5e-3 if contender.name in ODE else 1e-6  # theirs is 1e-4 a step
                 assert torch.allclose(flow.log_prob(x), expected, rtol=0, atol=atol)
                 return
             draws = torch.stack([flow.log_prob(x) for _ in range(DRAWS)])
