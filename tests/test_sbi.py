@@ -323,8 +323,8 @@ def test_an_embedding_net_is_trained_along():
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("slice_np_vectorized", {"num_chains": 50, "warmup_steps": 3}),
-        ("nuts_pyro", {"num_chains": 1, "warmup_steps": 30}),  # which asks for gradients
+        ("slice_np_vectorized", {"num_chains": 100, "warmup_steps": 3}),
+        ("nuts_pyro", {"num_chains": 1, "warmup_steps": 50}),  # which asks for gradients
     ],
     ids=["slices", "NUTS"],
 )
@@ -349,6 +349,6 @@ def test_the_likelihood_gives_the_posterior_by_mcmc(method, options):
         init_strategy="proposal",
         **options,
     )
-    samples = posterior.sample((150,), x=OBSERVED, show_progress_bars=False)
+    samples = posterior.sample((300,), x=OBSERVED, show_progress_bars=False)
     truth = true_posterior(OBSERVED[0])
     assert ((samples.mean(0) - truth.mean).abs() < 0.5 * truth.variance.sqrt()).all()
