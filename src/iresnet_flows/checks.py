@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 from torch import Tensor
@@ -40,8 +40,13 @@ def check_number(name: str, value: float) -> None:
         raise TypeError(f"{name} must be a number, got {value!r}.")
 
 
+def size_of(values: object) -> int:
+    """How many values there are; none in what is no sequence of them."""
+    return len(values) if isinstance(values, Sized) and not isinstance(values, str) else 0
+
+
 def check_widths(name: str, values: Sequence[int]) -> None:
-    if isinstance(values, (int, str)) or not hasattr(values, "__len__") or not len(values):
+    if not size_of(values):
         raise ValueError(f"{name} must name the width of each hidden layer, got {values!r}.")
     for value in values:
         check_count(f"each of {name}", value)
@@ -64,7 +69,7 @@ def check_lipschitz(value: float) -> None:
 
 
 def check_kernel_sizes(values: Sequence[int], count: int) -> None:
-    if isinstance(values, (int, str)) or not hasattr(values, "__len__") or len(values) != count:
+    if size_of(values) != count:
         raise ValueError(
             f"kernel_sizes must name {count} sizes, one more than there are hidden layers, "
             f"got {values!r}."
