@@ -27,10 +27,23 @@ Result = TypeVar("Result")
 
 
 @contextmanager
+def at_interrupt(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterator[None]:
+    """What a Ctrl-C within does; in a thread, which cannot set it, what it does anyway."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    usual = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+@contextmanager
 def postponed_interrupt(note: Callable[[], None]) -> Iterator[None]:
     """The first Ctrl-C within is noted, for whoever can stop in good order; the next one stops."""
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is not signal.default_int_handler or current_thread() is not main_thread():
+    usual = signal.default_int_handler
+    if signal.getsignal(signal.SIGINT) is not usual:
         yield
         return
 
@@ -38,26 +51,17 @@ def postponed_interrupt(note: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, usual)
         note()
 
-    signal.signal(signal.SIGINT, first)
-    try:
+    with at_interrupt(first):
         yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
 
 
 class Worker(SpawnProcess):
     """A process that leaves Ctrl-C to its parent, from its first moment on."""
 
     def start(self) -> None:
-        """Begin, with Ctrl-C ignored, which a process inherits; a thread cannot set that."""
-        if current_thread() is not main_thread():
+        """Begin, with Ctrl-C ignored, which a process inherits."""
+        with at_interrupt(signal.SIG_IGN):
             super().start()
-            return
-        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            super().start()
-        finally:
-            signal.signal(signal.SIGINT, usual)
 
 
 class Workers(SpawnContext):
