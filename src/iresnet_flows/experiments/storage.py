@@ -18,6 +18,7 @@ __all__ = [
     "alone_in",
     "claim_folder",
     "claim_part",
+    "nothing_to_resume",
     "output_folder",
     "read_json",
     "reading",
@@ -105,7 +106,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     kept = folder / SETTINGS
     if resume:
         if not kept.exists():
-            raise UsageError(f"nothing to resume in {folder}: leave out --resume.")
+            raise nothing_to_resume(folder)
         now = json.loads(json.dumps(finite(settings)))
         with reading(kept):
             before = dict(read_json(kept))
@@ -123,6 +124,10 @@ def claim_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
             "delete that folder to begin anew."
         )
     write_json(kept, settings)
+
+
+def nothing_to_resume(folder: Path) -> UsageError:
+    return UsageError(f"nothing to resume in {folder}: leave out --resume.")
 
 
 def claim_part(folder: Path, settings: dict[str, Any], resume: bool) -> None:

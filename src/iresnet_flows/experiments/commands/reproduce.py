@@ -18,7 +18,7 @@ from iresnet_flows.experiments.commands.app import (
     interruptible,
 )
 from iresnet_flows.experiments.machines import cores
-from iresnet_flows.experiments.storage import alone_in, output_folder
+from iresnet_flows.experiments.storage import alone_in, nothing_to_resume, output_folder
 from iresnet_flows.experiments.studies import STUDIES, Settings, study
 from iresnet_flows.experiments.terminal import say_place, terminal
 
@@ -64,7 +64,7 @@ def reproduce(
     check_jobs(jobs)
     check_seeds(seed or [])
     if resume and not out.is_dir():
-        raise UsageError(f"nothing to resume in {out}: leave out --resume.")
+        raise nothing_to_resume(out)
     names = tuple(models.split(",")) if models is not None else None
     seeds = tuple(dict.fromkeys(seed)) if seed else None
     if data is not None and what not in ON_DATA:
