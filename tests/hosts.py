@@ -31,6 +31,15 @@ def make_image_block(channels):
     return InvertibleResidualBlock(hostile(branch), Exact(), FixedPoint(atol=1e-13, rtol=1e-13))
 
 
+def assert_replaces_its_block(adapter, block):
+    """A block that is assigned is the one in use, and what is no layer is refused."""
+    adapter.block = block
+    assert adapter.block is block
+    assert list(adapter.parameters()) == list(block.parameters())
+    with pytest.raises(TypeError, match="got LipschitzMLP"):
+        adapter.block = block.branch
+
+
 def points(*shape):
     return torch.randn(*(shape or (5, 2)), dtype=torch.float64)
 
