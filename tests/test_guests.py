@@ -256,6 +256,21 @@ def test_modes_pass_through_and_the_host_says_why_it_has_no_inverse(host):
     close(to_data(host, bridged, to_noise(host, bridged, x)[0].clone())[0], x)
 
 
+@each_host
+def test_an_inverse_that_torch_took_away_is_not_available(host):
+    bridged, x = (
+        BRIDGES[host](nt.NaiveLinear(4, orthogonal_initialization=False).double()),
+        torch.randn(5, 4, dtype=torch.float64),
+    )
+    noise, _ = to_noise(host, bridged, x)
+    assert not torch.allclose(noise, x)
+    with pytest.raises(
+        InverseNotAvailable,
+        match=r"NaiveLinear of nflows .* inverse: it needs what torch \S+ lacks",
+    ):
+        to_data(host, bridged, x)
+
+
 @pytest.mark.parametrize("host", ["pyro", "zuko"])
 def test_leading_dimensions_and_contexts_broadcast(host):
     case = CASES["nflows, affine coupling, context"]

@@ -300,6 +300,11 @@ def test_other_arguments_reach_the_flow():
         build_iresnet(*simulations(9), num_bins=8)
 
 
+def test_a_class_given_as_embedding_net_is_refused():
+    with pytest.raises(TypeError, match=r"embedding_net must be a torch.nn.Module, got the class"):
+        build_iresnet(*simulations(9), embedding_net=nn.Identity)
+
+
 def test_an_embedding_net_is_trained_along():
     class Embedding(nn.Module):
         def __init__(self):

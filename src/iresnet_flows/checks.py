@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ __all__ = [
     "check_dtype",
     "check_event",
     "check_explicit",
+    "check_generator",
     "check_halves",
     "check_images",
     "check_input",
@@ -35,9 +37,12 @@ def check_count(name: str, value: int, least: int = 1) -> None:
 
 
 def check_number(name: str, value: float) -> None:
-    """Refuse what is no real number."""
-    if not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, got {value!r}.")
+    """Refuse what is not one real number."""
+    with suppress(TypeError, ValueError, RuntimeError):  # there are several
+        if hasattr(value, "__float__"):  # text has none, though `float` would read it
+            float(value)
+            return
+    raise TypeError(f"{name} must be a number, got {value!r}.")
 
 
 def size_of(values: object) -> int:
@@ -57,6 +62,12 @@ def check_kind(name: str, value: object, kind: type, expected: str) -> None:
     if isinstance(value, type) or not isinstance(value, kind):
         given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         raise TypeError(f"{name} must be {expected}, got {given}.")
+
+
+def check_generator(value: torch.Generator | None) -> None:
+    """Refuse a seed, say, where a generator or None is wanted."""
+    if value is not None:
+        check_kind("generator", value, torch.Generator, "a torch.Generator or None")
 
 
 def check_lipschitz(value: float) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from iresnet_flows.checks import check_kind
 from iresnet_flows.errors import MissingExtra
 
 try:
@@ -77,6 +78,7 @@ def build_iresnet(
             in train mode.
 
     Raises:
+        TypeError: The `embedding_net` is no module.
         ValueError: A z-score is unknown, or needs an `x_dist` with a support.
 
     Example:
@@ -87,6 +89,7 @@ def build_iresnet(
         torch.Size([5, 7, 2])
     """
     check_data_device(batch_x, batch_y)
+    check_kind("embedding_net", embedding_net, nn.Module, "a torch.nn.Module")
     if not isinstance(hidden_features, Sequence):
         hidden_features = (hidden_features, hidden_features)
 

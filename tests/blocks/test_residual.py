@@ -195,6 +195,21 @@ def test_autocast_gives_finite_log_dets_in_float32(log_det):
     assert all(p.grad.isfinite().all() for p in block.parameters())
 
 
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        ("a", TypeError, "seed must be a whole number, got 'a'"),
+        (None, TypeError, "seed must be a whole number, got None"),
+        (-1, ValueError, "seed must be at least 0, got -1"),
+    ],
+)
+def test_what_is_no_seed_is_refused_and_nothing_is_frozen(seed, error, message):
+    block = build()
+    with pytest.raises(error, match=message), block.frozen(seed):
+        pass
+    assert block.seed is None
+
+
 def test_low_memory_gives_the_same_values_and_gradients():
     full = build(log_det=PowerSeries(terms=7, probes=2)).double()
     low = InvertibleResidualBlock(full.branch, full.log_det, memory="low")

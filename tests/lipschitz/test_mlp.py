@@ -120,6 +120,7 @@ def norms(weights) -> list[float]:
         ({"lipschitz": 1.0}, ValueError, r"lipschitz must lie in \(0, 1\), got 1.0.*only below 1"),
         ({"lipschitz": 0.0}, ValueError, r"lipschitz must lie in \(0, 1\)"),
         ({"lipschitz": "0.9"}, TypeError, "lipschitz must be a number, got '0.9'"),
+        ({"lipschitz": torch.ones(2)}, TypeError, r"lipschitz must be a number, got tensor\(\["),
         ({"lipschitz": None}, TypeError, "lipschitz must be a number, got None"),
         ({"lipschitz": float("nan")}, ValueError, r"lipschitz must lie in \(0, 1\)"),
         ({"context_features": 0}, ValueError, "context_features must be at least 1, got 0"),

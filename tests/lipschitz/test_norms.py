@@ -70,9 +70,17 @@ def test_a_stack_has_any_number_of_dimensions(shape):
     assert truth <= spectral_norm_bound(stack) <= 1.0025 * truth
 
 
-def test_a_vector_has_no_spectral_norm():
-    with pytest.raises(ValueError, match=r"shape \(\*, m, n\), got \(3,\)"):
-        spectral_norm_bound(torch.ones(3))
+@pytest.mark.parametrize(
+    ("weight", "error", "message"),
+    [
+        (torch.ones(3), ValueError, r"shape \(\*, m, n\) and entries, got \(3,\)"),
+        (torch.ones(0, 3), ValueError, r"shape \(\*, m, n\) and entries, got \(0, 3\)"),
+        ([[1.0]], TypeError, "weight must be a tensor, got list"),
+    ],
+)
+def test_what_has_no_spectral_norm_is_refused(weight, error, message):
+    with pytest.raises(error, match=message):
+        spectral_norm_bound(weight)
 
 
 def test_products_of_reduced_precision_do_not_break_the_bound():

@@ -256,8 +256,10 @@ def test_over_all_signs_the_value_and_both_derivatives_are_exact(estimator, hidd
         (lambda: RussianRoulette(terms=None), "terms must be a whole number, got None"),
         (lambda: PowerSeries(tolerance=None), "tolerance must be a number, got None"),
         (lambda: RussianRoulette(continuation="1/2"), "continuation must be a number, got '1/2'"),
+        (lambda: PowerSeries(generator=3), "generator must be a torch.Generator or None, got int"),
+        (lambda: RussianRoulette(generator=3), "generator must be a torch.Generator or None"),
     ],
 )
-def test_what_is_no_number_or_not_whole_is_refused(make, message):
+def test_arguments_of_another_kind_are_refused(make, message):
     with pytest.raises(TypeError, match=message):
         make()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_flows.blocks.recomputed import recomputed
-from iresnet_flows.checks import check_kind
+from iresnet_flows.checks import check_count, check_kind
 from iresnet_flows.inverse import Anderson, Equation, Solution, Solver, attach
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
@@ -105,7 +105,8 @@ class BranchedLayer(Layer):
         The log-det of ``inverse(y)`` at ``y = block(x)`` is then minus the forward one up to the
         solver's tolerance, also with a stochastic estimator.
         """
-        previous, self.seed = self.seed, seed
+        check_count("seed", seed, least=0)
+        previous, self.seed = self.seed, int(seed)
         try:
             yield self
         finally:

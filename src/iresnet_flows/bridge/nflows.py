@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from nflows.transforms import base
 from torch import Tensor
 
@@ -33,6 +34,11 @@ class NflowsLayer(ForeignLayer):
                 f"{self._name()} cannot take some of x, which lie in {span(x)}, in its {side}: "
                 "they are outside of its domain."
             ) from error
+        except RuntimeError as error:
+            if "is now removed" not in str(error):
+                raise
+            # torch.solve, say, which `NaiveLinear` calls
+            raise NotImplementedError(f"it needs what torch {torch.__version__} lacks") from error
 
 
 def recognised(transform: Any) -> Guest | None:

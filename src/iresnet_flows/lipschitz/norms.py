@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from iresnet_flows.checks import check_tensor
 from iresnet_flows.nodes import node
 from iresnet_flows.remembered import Remembered
 
@@ -201,7 +202,8 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
         The bound in float64, a scalar; NaN where the weight is not finite.
 
     Raises:
-        ValueError: The weight is a vector or a scalar.
+        TypeError: The weight is no tensor.
+        ValueError: The weight is a vector, a scalar, or without entries.
 
     References:
         Delattre et al., Efficient Bound of Lipschitz Constant for Convolutional Layers by Gram
@@ -213,8 +215,11 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
         >>> float(spectral_norm_bound(weight.double())).__round__(6)
         3.0
     """
-    if weight.dim() < 2:
-        raise ValueError(f"weight must have the shape (*, m, n), got {tuple(weight.shape)}.")
+    check_tensor("weight", weight)
+    if weight.dim() < 2 or not weight.numel():
+        raise ValueError(
+            f"weight must have the shape (*, m, n) and entries, got {tuple(weight.shape)}."
+        )
     unit, scale = scaled(weight, few=weight.dim() == 2)
     return schatten_norms([unit.reshape(-1, *unit.shape[-2:])]).values[0] * scale.double()
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from iresnet_flows.checks import check_count, check_number
+from iresnet_flows.checks import check_count, check_generator, check_number
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import InfiniteVariance
 from iresnet_flows.logdet.chains import Chain, Draw, attach
@@ -82,6 +82,7 @@ class RussianRoulette:
     def __post_init__(self) -> None:
         for name in ("terms", "probes"):
             check_count(name, getattr(self, name))
+        check_generator(self.generator)
         if self.continuation is not None:
             check_number("continuation", self.continuation)
             if not 0 < self.continuation < 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iresnet_flows.checks import check_count, check_number
+from iresnet_flows.checks import check_count, check_generator, check_number
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import SeriesNotConvergedWarning
 from iresnet_flows.logdet.chains import Chain, Draw, attach
@@ -84,6 +84,7 @@ class PowerSeries:
             check_count("terms", self.terms)
         for name in ("probes", "max_terms"):
             check_count(name, getattr(self, name))
+        check_generator(self.generator)
         check_number("tolerance", self.tolerance)
         if not self.tolerance > 0:
             raise ValueError(f"tolerance must be positive, got {self.tolerance!r}.")

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from iresnet_flows.blocks.branched import BranchedLayer
-from iresnet_flows.checks import check_event
+from iresnet_flows.checks import check_count, check_event
 from iresnet_flows.layers import Layer
 from iresnet_flows.layers.contract import require_layer
 from iresnet_flows.models.priors import ConditionalNormal, DiagonalNormal
@@ -175,7 +175,8 @@ class MultiScaleFlow(nn.Module):
     def frozen(self, seed: int = 0) -> Iterator[Self]:
         """Calls within draw the same for the log-dets: a function of the seed, block by block."""
         blocks = [module for module in self.modules() if isinstance(module, BranchedLayer)]
-        generator = torch.Generator().manual_seed(seed)
+        check_count("seed", seed, least=0)
+        generator = torch.Generator().manual_seed(int(seed))
         seeds = torch.randint(2**62, (len(blocks),), generator=generator).tolist()
         with ExitStack() as stack:
             for block, own in zip(blocks, seeds, strict=True):
