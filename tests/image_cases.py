@@ -31,7 +31,7 @@ class TinyDensity(nn.Module):
                 ActNorm(4 * channels),
             ]
         )
-        self.means = nn.Embedding(classes, 4 * channels)
+        self.means = nn.Embedding(classes or 1, 4 * channels)
 
     def log_prob(self, x, labels=None):
         z, log_abs_det = self.flow(x)
@@ -106,12 +106,13 @@ def images(count=40, shape=(1, 4, 4), classes=3, seed=0):
     return Images((dark + 70 * labels[:, None, None, None]).to(torch.uint8), labels)
 
 
-def write_folder(folder, shape=(1, 4, 4), test=12):
-    """A folder of idx files of the images that the cases train on."""
+def write_folder(folder, shape=(1, 4, 4), test=12, labels=True):
+    """A folder of idx files of the images that the cases train on, with their labels or not."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, count, seed in (("train", 60, 0), ("t10k", test, 1)):
         part = images(count, shape, seed=seed)
-        for kind, array in (("images-idx4", part.pixels), ("labels-idx1", part.labels)):
+        arrays = {"images-idx4": part.pixels, "labels-idx1": part.labels}
+        for kind, array in [*arrays.items()][: 2 if labels else 1]:
             header = struct.pack(f">4B{array.dim()}I", 0, 0, 8, array.dim(), *array.shape)
             (folder / f"{name}-{kind}-ubyte").write_bytes(
                 header + array.to(torch.uint8).numpy().tobytes()

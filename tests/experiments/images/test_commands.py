@@ -151,6 +151,41 @@ def test_conditional_density_is_given_the_labels(data, tmp_path, monkeypatch):
     assert (np.load(file) == evaluation.nats(model, test, conditional=True).numpy()).all()
 
 
+def test_images_without_labels_are_fitted_and_scored(data, tmp_path, monkeypatch, capsys):
+    plain, run = write_folder(tmp_path / "plain", labels=False), tmp_path / "run"
+    for what in (["classify"], ["fit", "--conditional"], ["fit", "--hybrid", 1]):
+        assert command(monkeypatch, what[0], plain, *what[1:], "--steps", 1, "--out", run) == 2
+        assert "plain has no labels, which classify, --conditional" in capsys.readouterr().err
+    assert not run.exists()
+
+    assert not command(monkeypatch, "fit", plain, "--steps", 20, "--out", run)
+    read = {}
+    for folder in (plain, data):
+        file = tmp_path / "nats.npy"
+        assert not command(monkeypatch, "score", run, folder, "--out", file)
+        read[folder] = np.load(file)
+    assert (read[plain] == read[data]).all()
+    assert command(monkeypatch, "sample", run, "--label", 0) == 2
+    assert "trained without labels" in capsys.readouterr().err
+
+
+def test_runs_that_need_labels_say_so_of_images_without(data, tmp_path, monkeypatch, capsys):
+    plain = write_folder(tmp_path / "plain", labels=False)
+    for name, what in (("one", ["classify"]), ("two", ["fit", "--conditional"])):
+        arguments = (what[0], data, *what[1:], "--steps", 1, "--out", tmp_path / name)
+        assert not command(monkeypatch, *arguments)
+        assert command(monkeypatch, "score", tmp_path / name, plain) == 2
+        assert "have no labels, which this run cannot be scored without" in capsys.readouterr().err
+
+    hybrid = tmp_path / "hybrid"
+    assert not command(monkeypatch, "fit", data, "--hybrid", 1, "--steps", 1, "--out", hybrid)
+    capsys.readouterr()
+    assert not command(monkeypatch, "score", hybrid, plain)
+    said = capsys.readouterr().out
+    assert "bits/dim" in said
+    assert "wrong" not in said
+
+
 def test_interrupted_fit_goes_on_to_the_bit(data, tmp_path, monkeypatch, capsys):
     step = steps.Training.training_step
 

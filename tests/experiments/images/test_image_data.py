@@ -240,6 +240,31 @@ def test_labels_and_images_of_different_counts_are_refused(tmp_path):
     refuses(lambda: load_images("mnist", tmp_path), path, "10 images", "9 labels")
 
 
+def test_a_folder_of_images_need_not_have_labels(tmp_path):
+    train, _, test, _ = write_mnist(tmp_path).values()
+    for path in tmp_path.glob("*labels*"):
+        path.unlink()
+    data = load_images(tmp_path)
+    assert not data.classes
+    assert not data.train.labelled
+    assert (len(data.train), len(data.validation), len(data.test)) == (27, 3, 10)
+    assert (data.test.pixels[:, 0].numpy() == test).all()
+    assert data.train.pixels.sum() + data.validation.pixels.sum() == train.sum(dtype=int)
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_labels_of_one_part_only_are_refused(tmp_path, part):
+    write_mnist(tmp_path / "mine")
+    (tmp_path / "mine" / f"{part}-labels-idx1-ubyte").unlink()
+    refuses(lambda: load_images(tmp_path / "mine"), "mine: labels of", "both, or none")
+
+
+def test_a_built_in_set_without_its_labels_is_missing_them(tmp_path):
+    write_mnist(tmp_path / "mnist")
+    (tmp_path / "mnist" / "train-labels-idx1-ubyte").unlink()
+    refuses(lambda: load_images("mnist", tmp_path), "no train-labels-idx1-ubyte in")
+
+
 def test_labels_out_of_range_are_refused(tmp_path):
     write_mnist(tmp_path / "mnist")
     path = tmp_path / "mnist" / "t10k-labels-idx1-ubyte"

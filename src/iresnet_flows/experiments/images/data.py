@@ -12,7 +12,7 @@ from iresnet_flows.experiments.data.bundled import data_folder
 from iresnet_flows.experiments.data.idx import read_idx_images, read_idx_labels
 from iresnet_flows.experiments.images.cifar import CIFAR10, CIFAR100, Format, format_of, read_cifar
 from iresnet_flows.experiments.images.downloads import download
-from iresnet_flows.experiments.images.sets import Images, ImageSet, joined, split
+from iresnet_flows.experiments.images.sets import UNKNOWN, Images, ImageSet, joined, split
 
 __all__ = ["load_images", "names"]
 
@@ -47,10 +47,10 @@ def load_images(name_or_folder: str | Path, data_dir: Path | None = None) -> Ima
     """A built-in set of images, or that of a folder.
 
     A folder holds idx files, whose names begin with ``train`` and with ``t10k`` or ``test`` and
-    tell ``images`` from ``labels``, packed by gzip or not, of images of any size and number of
-    channels; or CIFAR binary files, ``data_batch*.bin`` or ``train*.bin`` and ``test*.bin``,
-    which hold no sizes, so that their images are of 3 x 32 x 32. A built-in name goes before a
-    folder of the same name: `./mnist` is the folder.
+    tell ``images`` from ``labels``, which need not be there, packed by gzip or not, of images of
+    any size and number of channels; or CIFAR binary files, ``data_batch*.bin`` or ``train*.bin``
+    and ``test*.bin``, which hold no sizes, so that their images are of 3 x 32 x 32. A built-in
+    name goes before a folder of the same name: `./mnist` is the folder.
 
     Arguments:
         name_or_folder: One of `names()`, or a folder.
@@ -117,38 +117,44 @@ def missing(folder: Path, files: Sequence[str]) -> list[str]:
 
 
 def read_idx_folder(name: str, folder: Path, classes: int | None) -> ImageSet:
-    """The set of the four idx files in a folder; without `classes` the labels tell how many."""
-    train, test = (labelled(folder, begin) for begin in (("train",), ("t10k", "test")))
-    classes = classes or 1 + max(train.labels.tolist(), default=0)
+    """The set of the idx files in a folder; without `classes` the labels tell how many."""
+    train, test = (read_part(folder, begin) for begin in (("train",), ("t10k", "test")))
+    if classes is None:
+        classes = 1 + max(train.labels.tolist(), default=UNKNOWN)
     return split(name, train, test, classes)
 
 
-def labelled(folder: Path, begin: tuple[str, ...]) -> Images:
-    """Images and labels whose files' names begin so."""
-    paths = [one_file(folder, begin, kind) for kind in ("images", "labels")]
-    pixels, labels = read_idx_images(paths[0]), read_idx_labels(paths[1])
-    if len(pixels) != len(labels):
+def read_part(folder: Path, begin: tuple[str, ...]) -> Images:
+    """The images of the files whose names begin so, with their labels if there are any."""
+    images, labels = (file_of(folder, begin, kind) for kind in ("images", "labels"))
+    if images is None:
         raise DataError(
-            f"{paths[0]} holds {len(pixels)} images and {paths[1]} holds {len(labels)} labels: "
+            f"{folder}: no file {' or '.join(f'{start}*images*' for start in begin)}: a folder of "
+            "images holds train-images-idx3-ubyte and t10k-images-idx3-ubyte, with "
+            "train-labels-idx1-ubyte and t10k-labels-idx1-ubyte if there are labels, or CIFAR "
+            "binary files."
+        )
+    pixels = read_idx_images(images)
+    if labels is None:
+        return Images.unlabelled(pixels)
+
+    known = read_idx_labels(labels)
+    if len(pixels) != len(known):
+        raise DataError(
+            f"{images} holds {len(pixels)} images and {labels} holds {len(known)} labels: "
             "they must be as many."
         )
-    return Images(pixels, labels)
+    return Images(pixels, known)
 
 
-def one_file(folder: Path, begin: tuple[str, ...], kind: str) -> Path:
+def file_of(folder: Path, begin: tuple[str, ...], kind: str) -> Path | None:
     """The file whose name begins so and tells that kind; an unpacked one goes first."""
-    found = [
+    found = (
         path
         for path in sorted(folder.iterdir(), key=lambda path: path.suffix == ".gz")
         if path.name.startswith(begin) and kind in path.name and path.is_file()
-    ]
-    if not found:
-        raise DataError(
-            f"{folder}: no file {' or '.join(f'{start}*{kind}*' for start in begin)}: a folder of "
-            "images holds train-images-idx3-ubyte, train-labels-idx1-ubyte, "
-            "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or CIFAR binary files."
-        )
-    return found[0]
+    )
+    return next(found, None)
 
 
 def read_binary_folder(name: str, folder: Path, classes: int | None) -> ImageSet:

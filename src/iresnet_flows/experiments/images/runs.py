@@ -74,6 +74,11 @@ class Run:
             return Classification()
         return Likelihood(self.conditional) if self.hybrid is None else Hybrid(self.hybrid)
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether it is trained with the labels of images."""
+        return self.kind == "classifier" or self.conditional or self.hybrid is not None
+
     def budget(self, data: ImageSet) -> Budget:
         """How long it is trained on these images."""
         if self.epochs is not None:
@@ -85,16 +90,23 @@ def try_out(run: Run, data: ImageSet, device: torch.device) -> None:
     """The loss of two images on that device, for what it may raise.
 
     Raises:
-        UsageError: The model is unknown, or refuses the images or the labels.
+        UsageError: The model is unknown, refuses the images or the labels, or there are none.
         MissingExtra: The model needs a package that is not installed.
     """
     recipe, part = run.recipe(), data.train[:2].to(device)
+    if run.reads_labels and not data.classes:
+        raise UsageError(
+            f"{data.name} has no labels, which classify, --conditional and --hybrid need: put "
+            "them into files whose names begin with train and t10k and hold 'labels'."
+        )
     try:
         with seeded(run.seed, device), torch.no_grad():
             model = recipe.make(data.shape, data.classes).to(device)
             run.task.loss(model, part, torch.rand(part.pixels.shape, device=device))
     except ValueError as error:
-        hint = " --conditional goes with --model i-resnet-classes." if run.conditional else ""
+        hint = "" if data.classes else " The images have no labels."
+        if run.conditional:
+            hint = " --conditional goes with --model i-resnet-classes."
         raise UsageError(f"{recipe.title} on {data.name}: {error}{hint}") from error
 
 

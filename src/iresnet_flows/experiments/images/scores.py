@@ -70,19 +70,21 @@ def score(run: Run, model: nn.Module, images: Images, track: Track = iter) -> li
     """Nats and bits/dim of each image, or whether it is classified wrongly, or all of it.
 
     Raises:
-        UsageError: The images are none like those of the run.
+        UsageError: The images are none like those of the run, or lack the labels that it needs.
     """
     if images.shape != run.shape:
         raise UsageError(
             f"the images have the shape {images.shape}, and the run was trained on {run.shape}: "
             "score images of that shape."
         )
+    if (run.kind == "classifier" or run.conditional) and not images.labelled:
+        raise UsageError("the images have no labels, which this run cannot be scored without.")
     found = []
     if run.kind == "density":
         values = nats(model, images, run.conditional, track)
         found.append(Score("nats", values, 1.0, "nats"))
         found.append(Score("bits_per_dim", bits(values, images.pixels), 1.0, "bits/dim"))
-    if run.kind == "classifier" or run.hybrid is not None:
+    if images.labelled and (run.kind == "classifier" or run.hybrid is not None):
         found.append(Score("wrong", mistakes(model, images, track=track), 100.0, "% wrong"))
     return found
 
@@ -151,7 +153,7 @@ def draw(
 
 
 def require_label(run: Run, label: int) -> None:
-    if not run.conditional and run.hybrid is None:
+    if not run.reads_labels:
         raise UsageError(
             "the run was trained without labels: leave out --label, or fit with --conditional or "
             "--hybrid."

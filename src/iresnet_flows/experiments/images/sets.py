@@ -1,4 +1,4 @@
-"""Sets of labelled images, split into training, validation and test."""
+"""Sets of images, most of them labelled, split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import Tensor
 from iresnet_flows.errors import DataError
 from iresnet_flows.experiments.images.recipes import Shape
 
-__all__ = ["ImageSet", "Images", "joined", "require_classes", "split"]
+__all__ = ["UNKNOWN", "ImageSet", "Images", "joined", "require_classes", "split"]
 
 PART = 10
 MOST = 5000
 SPLIT_SEED = 0
+UNKNOWN = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class Images:
 
     Arguments:
         pixels: uint8 (N, C, H, W).
-        labels: int64 (N,).
+        labels: int64 (N,), all of them `UNKNOWN` where there are none.
 
     Raises:
         DataError: They do not fit each other.
@@ -54,6 +55,16 @@ class Images:
         """They on that device."""
         return Images(self.pixels.to(device), self.labels.to(device))
 
+    @classmethod
+    def unlabelled(cls, pixels: Tensor) -> Images:
+        """Images of which nothing else is known."""
+        return cls(pixels, torch.full((len(pixels),), UNKNOWN))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether their labels are known."""
+        return not bool((self.labels == UNKNOWN).any())
+
     @property
     def shape(self) -> Shape:
         """Channels, height and width."""
@@ -70,11 +81,11 @@ class ImageSet:
         train: What models are trained on.
         validation: What choices are made by, from the training images of the source.
         test: What is read once.
-        classes: The number of classes; labels are 0, ..., classes - 1.
+        classes: The number of classes; labels are 0, ..., classes - 1. None without labels: 0.
 
     Raises:
-        DataError: The parts differ in the shape of their images, the training part is empty, or
-            a label is no class.
+        DataError: The parts differ in the shape of their images, only some have labels, the
+            training part is empty, or a label is no class.
     """
 
     name: str
@@ -92,7 +103,13 @@ class ImageSet:
                     f"{self.name}: training images of shape {self.shape} and others of shape "
                     f"{part.shape}: all must be alike."
                 )
-            require_classes(self.name, part.labels, self.classes)
+            if len(part) and part.labelled != bool(self.classes):
+                raise DataError(
+                    f"{self.name}: labels of training images or of test images only: give those "
+                    "of both, or none."
+                )
+            if self.classes:
+                require_classes(self.name, part.labels, self.classes)
 
     @property
     def shape(self) -> Shape:
