@@ -109,6 +109,45 @@ def test_a_slope_above_the_stated_one_is_found_where_a_log_det_is_asked_for(name
         torch.func.vmap(getattr(block, name))(x[None])
 
 
+class MaxMin(nn.Module):
+    """Sorts pairs of entries: its Jacobian has one 1 in each row, and sums of 1."""
+
+    def forward(self, z):
+        pairs = z.unflatten(1, (-1, 2))
+        return torch.stack((pairs.amax(2), pairs.amin(2)), 2).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Softmax(1),
+        nn.LayerNorm(8),
+        nn.Linear(8, 8),
+        nn.BatchNorm1d(8, track_running_stats=False),
+        MaxMin(),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_module_that_mixes_entries_is_found_where_a_log_det_is_asked_for(module, dtype):
+    g = LipschitzMLP(2, hidden_features=(8, 8), activation=Elementwise(module, slope=20.0))
+    block = InvertibleResidualBlock(g).to(dtype)
+    with pytest.raises(BrokenLipschitzClaim, match="each entry alone, but one of them moves"):
+        block(torch.randn(20, 2, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "module",
+    [nn.GELU(), nn.PReLU(8), nn.Softsign(), nn.Mish(), nn.Hardtanh(), nn.BatchNorm1d(8).eval()],
+    ids=str,
+)
+def test_a_module_that_mixes_none_is_taken(module, dtype):
+    g = LipschitzMLP(2, hidden_features=(8, 8), activation=Elementwise(module, slope=20.0))
+    block = InvertibleResidualBlock(g).to(dtype)
+    assert block(10 * torch.randn(50, 2, dtype=dtype))[1].isfinite().all()
+
+
 def test_a_slope_that_is_no_number_is_refused():
     with pytest.raises(TypeError, match="slope must be a number, got '1'"):
         Elementwise(nn.Tanh(), slope="1")
