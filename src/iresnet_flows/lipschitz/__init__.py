@@ -1,6 +1,6 @@
 """Bounding g: activations of proven slope, certified norms, branches that know their bound."""
 
-from iresnet_flows.lipschitz.activations import Activation, Elementwise, make_activation
+from iresnet_flows.lipschitz.activations import Activation, make_activation
 from iresnet_flows.lipschitz.branches import Branch, Residual
 from iresnet_flows.lipschitz.claimed import ClaimedBranch
 from iresnet_flows.lipschitz.convnet import LipschitzConvNet
@@ -9,6 +9,7 @@ from iresnet_flows.lipschitz.densenet import LipschitzDenseNet
 from iresnet_flows.lipschitz.elementwise import LipschitzElementwise
 from iresnet_flows.lipschitz.mlp import LipschitzMLP
 from iresnet_flows.lipschitz.norms import spectral_norm_bound
+from iresnet_flows.lipschitz.stated import Elementwise
 
 __all__ = [
     "Activation",
