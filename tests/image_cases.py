@@ -111,8 +111,10 @@ def write_folder(folder, shape=(1, 4, 4), test=12, labels=True):
     folder.mkdir(parents=True, exist_ok=True)
     for name, count, seed in (("train", 60, 0), ("t10k", test, 1)):
         part = images(count, shape, seed=seed)
-        arrays = {"images-idx4": part.pixels, "labels-idx1": part.labels}
-        for kind, array in [*arrays.items()][: 2 if labels else 1]:
+        arrays = {"images-idx4": part.pixels}
+        if labels:
+            arrays["labels-idx1"] = part.labels
+        for kind, array in arrays.items():
             header = struct.pack(f">4B{array.dim()}I", 0, 0, 8, array.dim(), *array.shape)
             (folder / f"{name}-{kind}-ubyte").write_bytes(
                 header + array.to(torch.uint8).numpy().tobytes()

@@ -258,10 +258,8 @@ def test_modes_pass_through_and_the_host_says_why_it_has_no_inverse(host):
 
 @each_host
 def test_an_inverse_that_torch_took_away_is_not_available(host):
-    bridged, x = (
-        BRIDGES[host](nt.NaiveLinear(4, orthogonal_initialization=False).double()),
-        torch.randn(5, 4, dtype=torch.float64),
-    )
+    transform = nt.NaiveLinear(4, orthogonal_initialization=False).double()
+    bridged, x = BRIDGES[host](transform), torch.randn(5, 4, dtype=torch.float64)
     noise, _ = to_noise(host, bridged, x)
     assert not torch.allclose(noise, x)
     with pytest.raises(

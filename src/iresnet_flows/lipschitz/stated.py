@@ -25,8 +25,8 @@ class Elementwise(Activation):
 
     The bound of the whole branch stands and falls with the statement. It is *tested, not proven*:
     wherever derivatives are taken, as for every log-det, a steeper one raises, and so does a
-    module that mixes entries. That costs another of its backward passes, and on a GPU a wait; in
-    what is compiled or traced there is no test.
+    module that mixes entries. That costs another of its backward passes, and on a GPU two waits;
+    in what is compiled or traced there is no test.
 
     Arguments:
         module: The module, from ``(*, h)`` to ``(*, h)``.
@@ -94,9 +94,9 @@ def scattered_signs(like: Tensor) -> Tensor:
 
 
 def require_alone(difference: Tensor, error: float) -> None:
-    """Raise where the sums of a Jacobian's rows change with the signs that its columns are given.
+    """Raise where the sums of a Jacobian's columns are others once its rows are given signs.
 
-    A diagonal one times signs is the diagonal times them.
+    For a diagonal one they only take on these signs, which are out of the difference.
     """
     if float(concrete(difference).abs().max()) > error:
         raise BrokenLipschitzClaim(

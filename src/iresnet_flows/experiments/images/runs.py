@@ -75,9 +75,14 @@ class Run:
         return Likelihood(self.conditional) if self.hybrid is None else Hybrid(self.hybrid)
 
     @property
+    def classifies(self) -> bool:
+        """Whether its model tells the class of an image."""
+        return self.kind == "classifier" or self.hybrid is not None
+
+    @property
     def reads_labels(self) -> bool:
         """Whether it is trained with the labels of images."""
-        return self.kind == "classifier" or self.conditional or self.hybrid is not None
+        return self.classifies or self.conditional
 
     def budget(self, data: ImageSet) -> Budget:
         """How long it is trained on these images."""

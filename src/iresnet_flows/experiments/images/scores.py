@@ -84,7 +84,7 @@ def score(run: Run, model: nn.Module, images: Images, track: Track = iter) -> li
         values = nats(model, images, run.conditional, track)
         found.append(Score("nats", values, 1.0, "nats"))
         found.append(Score("bits_per_dim", bits(values, images.pixels), 1.0, "bits/dim"))
-    if images.labelled and (run.kind == "classifier" or run.hybrid is not None):
+    if run.classifies and images.labelled:
         found.append(Score("wrong", mistakes(model, images, track=track), 100.0, "% wrong"))
     return found
 
