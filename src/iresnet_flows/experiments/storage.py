@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ __all__ = [
     "output_folder",
     "read_json",
     "reading",
+    "require_room",
     "write",
     "write_json",
     "write_text",
@@ -133,6 +135,24 @@ def nothing_to_resume(folder: Path) -> UsageError:
 def claim_part(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     """As `claim_folder`, for one of several: to resume what was never begun is to begin it."""
     claim_folder(folder, settings, resume and (folder / SETTINGS).is_file())
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Refuse what its disk cannot hold, before the work that would fill it.
+
+    Arguments:
+        folder: Where a file will be.
+        size: Its bytes.
+
+    Raises:
+        UsageError: The disk has less.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UsageError(
+            f"{size / 1e9:.3g} GB are needed and the disk of {folder} has {free / 1e9:.3g} GB: "
+            "ask for less, or name another --out."
+        )
 
 
 def write(path: Path, save: Callable[[Path], None]) -> None:

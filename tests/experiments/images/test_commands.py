@@ -375,6 +375,7 @@ def test_bad_training_ends_with_one_line_and_code_2(
 
 BAD_USE = {
     "no samples": (["sample", "RUN", "-n", 0], "at least 1"),
+    "more samples than the disk holds": (["sample", "RUN", "-n", 10**15], "GB are needed"),
     "temperature": (["sample", "RUN", "--temperature", -1], "from 0 on"),
     "latents of no image": (["sample", "RUN", "--temperature", 1e300], "--temperature 1e+300:"),
     "label of a run without": (["sample", "RUN", "--label", 1], "without labels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import DataDir, app, check_device, check_seeds
 from iresnet_flows.experiments.data.bundled import PARTS
-from iresnet_flows.experiments.storage import output_folder
+from iresnet_flows.experiments.storage import output_folder, require_room
 from iresnet_flows.experiments.terminal import say_place, terminal, tracked
 
 __all__ = ["sample", "score"]
@@ -56,6 +57,7 @@ def sample(
     require_drawable(path, made.shape[0])
     console = terminal()
     with output_folder(path.parent):
+        require_room(path.parent, count * math.prod(made.shape))
         with tracked(console, "samples") as track:
             drawn = draw(made, model, count, temperature, label, seed, track)
         keep_pictures(path, drawn)

@@ -145,11 +145,16 @@ def draw(
             size = min(BATCH, count - start)
             labels = None if label is None else torch.full((size,), label, device=device)
             try:
-                parts.append(density.sample(size, temperature, labels, generator).cpu())
+                parts.append(quantised(density.sample(size, temperature, labels, generator)))
             except (InverseNotConverged, IntegrationFailed) as error:
                 said = f"no samples at --temperature {temperature:g}: {error}"
                 raise UsageError(said) from error
-    return (torch.cat(parts) * LEVELS).floor().clamp(0, LEVELS - 1).to(torch.uint8)
+    return torch.cat(parts)
+
+
+def quantised(values: Tensor) -> Tensor:
+    """Pixels of values in [0, 1]."""
+    return (values.cpu() * LEVELS).floor().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
 def require_label(run: Run, label: int) -> None:
