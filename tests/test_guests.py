@@ -503,3 +503,24 @@ def test_a_glow_block_trains_beside_a_residual_block_on_images():
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 1
     close(transform.inverse(transform(x)[0])[0], x, 1e-4)
+
+
+def test_a_copy_has_the_names_of_what_it_is_a_copy_of():
+    """A part that a composition holds twice has one copy."""
+    transforms = pytest.importorskip("pyro.distributions.transforms")
+    flow = to_nflows(transforms.iterated(2, transforms.affine_autoregressive, 2))
+    for twin in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
+        assert twin.state_dict().keys() == flow.state_dict().keys()
+        flow.load_state_dict(twin.state_dict())
+        x = torch.randn(3, 2)
+        torch.testing.assert_close(twin(x), flow(x))
+
+
+def test_a_conditional_form_without_a_context_shares_its_parameters():
+    conditional = pytest.importorskip("pyro.distributions.conditional")
+    transforms = pytest.importorskip("pyro.distributions.transforms")
+    coupling = transforms.affine_coupling(2)
+    flow = to_nflows(conditional.ConstantConditionalTransform(coupling))
+    assert {*map(id, flow.parameters())} == {*map(id, coupling.parameters())}
+    x = torch.randn(3, 2)
+    torch.testing.assert_close(flow.inverse(x)[0], coupling(x))

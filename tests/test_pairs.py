@@ -386,3 +386,27 @@ def test_a_cache_of_another_size_is_refused():
         build(cache_size=2)
     with pytest.raises(ValueError, match="cache_size must be 0 or 1, got 2"):
         build().with_cache(2)
+
+
+def test_weights_that_pyro_draws_are_drawn_for_each_score():
+    nn = pytest.importorskip("pyro.nn")
+    dist = pytest.importorskip("pyro.distributions")
+    transform = build("inverse")
+    branch = transform.layer.branch
+    nn.module.to_pyro_module_(transform.layer)
+    shape = branch.weights[0].shape
+    prior = dist.Normal(torch.zeros(shape, dtype=torch.float64), 1.0).to_event(2)
+    setattr(branch.weights, "0", nn.PyroSample(prior))
+
+    class Flow(nn.PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = transform.layer
+
+        def forward(self, y):
+            return TransformedDistribution(normal(), [transform]).log_prob(y).sum()
+
+    flow, y = Flow(), points()
+    with torch.no_grad():
+        scores = [float(flow(y)) for _ in range(4)]
+    assert len(set(scores)) == 4

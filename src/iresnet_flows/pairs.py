@@ -27,12 +27,14 @@ class Cache:
         self.pair: Pair | None = None
 
     def keep(self, pair: Pair) -> Pair | None:
-        """The pair; None where its values are hidden, so that no change could be seen."""
-        hidden = any(map(is_wrapped, pair.tensors))
-        self.pair = None if hidden else pair
-        if not hidden:
-            pair.note_values()
-        return self.pair
+        """The pair; None where values are hidden, or Pyro draws some, as no change would show."""
+        drawn = any(getattr(module, "_pyro_samples", None) for module in pair.modules)
+        if drawn or any(map(is_wrapped, pair.tensors)):
+            self.pair = None
+            return None
+        pair.note_values()  # first, for another thread may find it at once
+        self.pair = pair
+        return pair
 
     def find(
         self,
@@ -101,8 +103,9 @@ class Pair:
 
     def logabsdet(self) -> Tensor:
         """From x to y, measured once, so that an estimate keeps its draw."""
-        if self.measure is not None:
-            self.measured, self.measure = self.measure(), None
+        measure = self.measure  # which another thread may set to None
+        if measure is not None:
+            self.measured, self.measure = measure(), None
             self.watch(self.measured)
         return self.measured
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
@@ -23,14 +24,25 @@ def call_with(module: nn.Module, state: Mapping[str, Tensor], arguments: tuple[A
     where another thread would find them.
     """
     if not torch.compiler.is_compiling():  # where the call leaves no trace, and copies are none
-        module = hollow(module)
+        module = hollow(module, state)
     return torch.func.functional_call(module, dict(state), arguments)
 
 
-def hollow(module: nn.Module) -> nn.Module:
-    """The module with the same tensors, in places of its own, and its children alike."""
+def hollow(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """The module with the same tensors, in places of its own, and its children alike.
+
+    Arguments:
+        module: The module.
+        state: What takes the place of parameters and buffers in lists and other attributes of the
+            module, beside the places that torch knows of.
+    """
     copies = {part: part.__new__(type(part)) for part in module.modules()}
-    known: dict[int, Any] = {}
+    named = chain(
+        module.named_parameters(remove_duplicate=False),
+        module.named_buffers(remove_duplicate=False),
+    )
+    known: dict[int, Any] = {id(t): state[name] for name, t in named if name in state}
+    moves = {*map(id, copies), *known}
     for part, copy in copies.items():
         copy.__dict__.update(part.__dict__)
         for place in ("_parameters", "_buffers"):
@@ -39,11 +51,13 @@ def hollow(module: nn.Module) -> nn.Module:
             name: None if child is None else copies[child] for name, child in part._modules.items()
         }
         for name in part.__dict__.keys() - TORCH_ATTRIBUTES:
-            copy.__dict__[name] = moved(part.__dict__[name], copies, known)
+            copy.__dict__[name] = moved(part.__dict__[name], copies, known, moves)
     return copies[module]
 
 
-def moved(value: Any, copies: Mapping[nn.Module, nn.Module], known: dict[int, Any]) -> Any:
+def moved(
+    value: Any, copies: Mapping[nn.Module, nn.Module], known: dict[int, Any], moves: set[int]
+) -> Any:
     """The value, or one like it that refers to the copies where it refers to modules.
 
     Followed are methods, functions with what they enclose, partials, lists, tuples and dicts.
@@ -52,26 +66,26 @@ def moved(value: Any, copies: Mapping[nn.Module, nn.Module], known: dict[int, An
         value: An attribute, such as a method of the module, or a list of some of its children.
         copies: Those of the modules.
         known: What became of the values that were met, by their identities.
+        moves: The identities of the modules, and of the tensors that others stand in for.
     """
     if isinstance(value, nn.Module):
         return copies.get(value, value)
     if id(value) not in known:
         known[id(value)] = value
-        if reaches(value, copies):
-            rebuild(value, known, lambda part: moved(part, copies, known))
+        if reaches(value, moves):
+            rebuild(value, known, lambda part: moved(part, copies, known, moves))
     return known[id(value)]
 
 
-def reaches(value: Any, copies: Mapping[nn.Module, nn.Module]) -> bool:
-    """Whether it refers to one of the modules, through however many others."""
+def reaches(value: Any, moves: set[int]) -> bool:
+    """Whether it refers to one of these modules or tensors, through however many others."""
     seen: dict[int, Any] = {}
     todo = [value]
     while todo:
         part = todo.pop()
-        if isinstance(part, nn.Module):
-            if part in copies:
-                return True
-        elif id(part) not in seen:
+        if id(part) in moves:
+            return True
+        if not isinstance(part, nn.Module) and id(part) not in seen:
             seen[id(part)] = part
             todo += contents(part)
     return False

@@ -287,3 +287,19 @@ def test_in_half_precision_a_log_det_is_single(dtype, log_det):
             assert logabsdet.dtype == torch.float32
         rough, exact = block(x)[1], block.float()(x.float())[1]
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("hidden", [(64, 64), (8, 8)], ids=["wide", "narrow"])
+def test_exact_log_dets_of_autocast_round_as_float32_does(hidden):
+    """Each is that of the Jacobian with the slopes that autocast gave it."""
+    block = InvertibleResidualBlock(LipschitzMLP(16, hidden), Exact())
+    x = torch.randn(20, 16)
+    values = []
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients), torch.autocast("cpu", dtype=torch.bfloat16):
+            jacobian = block.branch.at().linearize(x)[1]
+            values.append(block.log_det.attach(block.log_det.draw(jacobian, x, x), jacobian).value)
+    dense = jacobian.to(torch.float64).dense()
+    expected = torch.linalg.slogdet(dense + torch.eye(16, dtype=torch.float64)).logabsdet
+    for value in values:
+        torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-4)

@@ -339,3 +339,15 @@ def test_half_precision_is_solved_to_its_own_tolerance(kind, dtype):
     solution = block.solve(y)
     assert solution.value.dtype == dtype
     assert solution.converged.all()
+
+
+@each_solver
+def test_a_solution_is_no_alias_of_what_was_given(kind):
+    block = build(kind=kind)
+    with torch.no_grad():
+        block.branch.weights[-1].zero_()
+        block.branch.biases[-1].zero_()
+        y = torch.randn(4, 3, dtype=torch.float64)
+        before = y.clone()
+        block.invert(y).add_(1)
+    assert torch.equal(y, before)

@@ -4,6 +4,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from cases import hostile
 from torch import nn
 
 from iresnet_flows import CayleyBlock, InvertibleResidualBlock, LipschitzMLP
@@ -105,3 +106,27 @@ def test_a_deferred_log_det_is_of_the_pass_that_gave_the_value():
             parameter.add_(1)
     assert torch.equal(y, expected[0])
     torch.testing.assert_close(measure(), expected[1])
+
+
+def test_a_context_reaches_a_layer_of_another_host_beside_a_conditional_one():
+    """Which cannot tell whether it asks for one."""
+    transforms = pytest.importorskip("nflows.transforms")
+    from iresnet_flows.bridge import to_nflows, to_pyro
+
+    maf = transforms.MaskedAffineAutoregressiveTransform(2, 8, context_features=3)
+    maf = hostile(maf.double())
+    own = block(3).double()
+    x, context = torch.randn(5, 2).double(), torch.randn(5, 3).double()
+    hidden, first = maf(x, context)
+    expected, second = own(hidden, context)
+    stack = Stack([to_nflows(maf).layer, own, ElementwiseAffine(2).double()])
+    assert stack.takes_context
+    y, logabsdet = stack(x, context)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(logabsdet, first + second)
+    torch.testing.assert_close(stack.invert(y, context), x)
+
+    alone = Stack([to_nflows(maf).layer])
+    assert alone.takes_context is None
+    generated = to_pyro(alone, conditional=True, explicit="forward").condition(context)(x)
+    torch.testing.assert_close(generated, hidden)

@@ -33,6 +33,20 @@ class Matrix(nn.Module):
         return (x.flatten(1) @ self.matrix.mT).reshape(x.shape)
 
 
+class Listed(nn.Module):
+    """A module that finds its own parameters in attributes beside torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(0.1 * torch.randn(3, 3, dtype=torch.float64))
+        self.second = nn.Parameter(0.1 * torch.randn(3, 3, dtype=torch.float64))
+        self.by_name = {"matrices": [self.first, (self.second,)]}
+
+    def forward(self, x):
+        first, (second,) = self.by_name["matrices"]
+        return ((x @ first).tanh() @ second).tanh()
+
+
 class Shifted(nn.Module):
     """A module that the context moves far, and x little."""
 
@@ -354,3 +368,28 @@ def test_batch_statistics_are_refused_and_running_ones_are_not():
     with pytest.raises(ValueError, match=r"BatchNorm1d \(1\) mixes .* ActNorm"):
         branch(x)
     assert branch.eval()(x).shape == (5, 3)
+
+
+@pytest.mark.parametrize("side", ["log_abs_det", "invert"])
+def test_parameters_that_a_module_keeps_in_lists_too_have_their_gradient(side):
+    module = Listed()
+    block = InvertibleResidualBlock(ClaimedBranch(module, 0.9), Exact())
+    x, weights = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+
+    def loss():
+        if side == "invert":
+            return (block.invert(x)[:, 0] * weights).sum()
+        return (block(x)[1] * weights).sum()
+
+    for parameter in (module.first, module.second):
+        (gradient,) = torch.autograd.grad(loss(), parameter)
+        direction = torch.randn_like(parameter)
+        values = []
+        for step in (1e-5, -2e-5):
+            with torch.no_grad():
+                parameter.add_(step * direction)
+                values.append(loss())
+        with torch.no_grad():
+            parameter.add_(1e-5 * direction)
+        slope = (values[0] - values[1]) / 2e-5
+        torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-5, atol=1e-8)

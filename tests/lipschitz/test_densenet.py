@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from cases import hostile
+from torch import nn
 
 from iresnet_flows import LipschitzDenseNet
+from iresnet_flows.lipschitz import Elementwise
 
 BRANCHES = {
     "defaults but narrow": lambda: LipschitzDenseNet(3, (8, 8)),
@@ -19,6 +21,13 @@ BRANCHES = {
 }
 
 each_branch = pytest.mark.parametrize("make", BRANCHES.values(), ids=BRANCHES)
+
+
+class Steep(nn.Module):
+    """An activation of slope 50."""
+
+    def forward(self, z):
+        return (50 * z).sin()
 
 
 def context_for(g: LipschitzDenseNet, x: torch.Tensor) -> torch.Tensor | None:
@@ -111,3 +120,30 @@ def test_bad_arguments_are_refused_with_what_to_pass(arguments, error, message):
 def test_inputs_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"x must have the shape \(B, 2\), got \(5, 3\)"):
         LipschitzDenseNet(2, (8,))(torch.ones(5, 3))
+
+
+def test_the_bound_is_that_of_the_present_activations():
+    g = LipschitzDenseNet(1, (16,), activation=Elementwise(nn.Tanh(), slope=1.0)).double()
+    with torch.no_grad():
+        for weight in g.weights:
+            weight.copy_(3 * weight.abs() + 0.1)
+    assert float(g.lipschitz_bound()) <= 0.9
+    x = torch.linspace(-1, 1, 2001, dtype=torch.float64)[:, None]
+
+    for change in ("another slope", "another activation"):
+        if change == "another slope":
+            g.activations[0].module, g.activations[0].slope = Steep(), 50.0
+        else:
+            g.activations[0] = Elementwise(Steep(), slope=60.0)
+        steepest = g.at().linearize(x)[1].dense().detach().abs().max()
+        assert 0.01 < float(steepest) <= float(g.lipschitz_bound()) <= 0.9
+
+
+def test_an_edit_of_the_bound_changes_no_later_one():
+    g = LipschitzDenseNet(2, (8, 8)).double()
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            bound = g.lipschitz_bound()
+            before = bound.clone()
+            bound.mul_(0)
+            assert torch.equal(g.lipschitz_bound(), before)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyro.distributions.conditional import ConditionalTransform
+from pyro.distributions.conditional import ConditionalTransform, ConstantConditionalTransform
 from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from iresnet_flows.bridge.guests import Guest
 from iresnet_flows.bridge.renewal import renewed
 from iresnet_flows.bridge.torch import BuiltLayer
+from iresnet_flows.bridge.torch import recognised as recognised_by_torch
 from iresnet_flows.pyro import ConditionalLayerTransformModule
 
 __all__ = ["ConditionalTransformLayer", "recognised"]
@@ -44,6 +45,8 @@ def recognised(transform: Any) -> Guest | None:
             event_dim=transform.event_dim,
             conditional=True,
         )
+    if isinstance(transform, ConstantConditionalTransform):  # which is no module
+        return recognised_by_torch(transform.transform)
     if isinstance(transform, ConditionalTransform):
         return Guest.of(ConditionalTransformLayer(transform))
     return None

@@ -29,18 +29,36 @@ def renewed(transform: Transform, visit: Visit = lambda _, part: part, path: str
             tensor that it returns takes the place of the other in the copy.
         path: The name of the transform.
     """
+    return renew(transform, visit, path, {})
+
+
+def renew(transform: Transform, visit: Visit, path: str, copies: dict[int, Any]) -> Any:
+    """As `renewed`, with one copy of a transform that stands in several places.
+
+    Arguments:
+        copies: What became of the transforms that were met, by their identities.
+
+    The other arguments are those of `renewed`.
+    """
+    if id(transform) not in copies:
+        rebuild(transform, visit, path, copies)
+    return copies[id(transform)]
+
+
+def rebuild(transform: Transform, visit: Visit, path: str, copies: dict[int, Any]) -> None:
+    """Note a copy, before its parts, which may refer to it."""
     is_module = isinstance(transform, nn.Module)
     if is_module:
         visit(path, transform)
 
     kind = Inverse if is_inverse(transform) else type(transform)
-    copy = kind.__new__(kind)
+    copy = copies[id(transform)] = kind.__new__(kind)
 
     def part(name: str, value: Any) -> Any:
         if getattr(value, "__self__", None) is transform:
             return MethodType(value.__func__, copy)
         if isinstance(value, Transform):
-            return renewed(value, visit, name)
+            return renew(value, visit, name, copies)
         if isinstance(value, (list, tuple)) and holds_transforms(value):
             return [part(f"{name}_{i}", v) for i, v in enumerate(value)]
         if isinstance(value, dict) and holds_transforms(value.values()):
@@ -55,7 +73,6 @@ def renewed(transform: Transform, visit: Visit = lambda _, part: part, path: str
 
     # Within one use the log-det may find again what the value has computed.
     copy.__dict__.update(_cache_size=1, _cached_x_y=(None, None))
-    return copy
 
 
 class Inverse(_InverseTransform):

@@ -165,7 +165,8 @@ class Solver(ABC):
         length, error = loop.judge(state)
         converged = error <= loop.tolerance(length)
         cast = torch.finfo(y.dtype).eps * length * (y.dtype != precise)
-        return Solution(state.x.to(y.dtype), (error + cast).to(y.dtype), converged, state.steps)
+        found = state.x.clone() if state.x is y else state.x.to(y.dtype)
+        return Solution(found, (error + cast).to(y.dtype), converged, state.steps)
 
     def root(self, g: Map, y: Tensor, lipschitz: Tensor) -> Tensor:
         """The solution without gradient; fails as told where the tolerance is missed."""

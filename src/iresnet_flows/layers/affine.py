@@ -56,7 +56,7 @@ class ElementwiseAffine(Layer):
     def log_abs_det(self, x: Tensor) -> Tensor:
         """That of the map, for samples like x."""
         pixels = math.prod(x.shape[2:])
-        return (self.log_scale.sum() * pixels).expand(len(x))
+        return (self.log_scale.sum() * pixels).repeat(len(x))
 
     def check(self, name: str, x: Tensor) -> None:
         check_channels(name, x, self.features, self.shift.dtype)

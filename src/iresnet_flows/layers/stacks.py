@@ -61,6 +61,11 @@ class Stack(Layer):
             event = layer.event_from(event)
         return event
 
+    @property
+    def takes_context(self) -> bool | None:
+        answers = [layer.takes_context for layer in self.each()]
+        return True if any(answers) else None if None in answers else False
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(len(x))
         for layer in self.each():
@@ -98,6 +103,6 @@ class Stack(Layer):
         return cast("list[Layer]", list(self.layers))
 
     def of(self, layer: Layer, context: Tensor | None) -> Tensor | None:
-        """The context as the layer asks for it; a stack without any hands it on, to be refused."""
-        wanted = layer.context_features is not None or self.context_features is None
-        return context if wanted else None
+        """The context, but for a layer that takes none while another does."""
+        refuses = layer.takes_context is False and self.takes_context is not False
+        return None if refuses else context

@@ -92,10 +92,17 @@ class LipschitzDenseNet(VectorBranch):
         entries = [h // k for h, k in zip(hidden_features, copies, strict=True)]
         inputs = accumulate(hidden_features, initial=features)
         shapes = list(zip([*entries, features], inputs, strict=True))
-        limiter = ProductLimiter(partial(dense_norms, [a.slope for a in activations]))
+        slopes = [a.slope for a in activations]
         super().__init__(
-            features, hidden_features, shapes, limiter, lipschitz, context_features, activations
+            features,
+            hidden_features,
+            shapes,
+            limiter_for(slopes),
+            lipschitz,
+            context_features,
+            activations,
         )
+        self.slopes = slopes
         self.angles = nn.Parameter(torch.empty(len(activations)))
         self.reset_parameters()
 
@@ -111,12 +118,20 @@ class LipschitzDenseNet(VectorBranch):
         return LipschitzDensePerceptron(maps, biases, activations, self.shares(), bound)
 
     def constrained(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        slopes = [a.slope for a in self.each_activation()]
+        if slopes != self.slopes:  # an activation was replaced, or stated anew
+            self.slopes, self.limiter = slopes, limiter_for(slopes)
         return self.shrunk((self.angles, *self.weights), self.lipschitz)
 
     def shares(self) -> Tensor:
         """What each layer keeps and adds, on the unit circle, or within it by a rounding error."""
         within = 1 - 4 * torch.finfo(self.angles.dtype).eps
         return within * torch.stack((self.angles.cos(), self.angles.sin()), 1)
+
+
+def limiter_for(slopes: Sequence[float]) -> ProductLimiter:
+    """What holds the bound of a dense net whose activations have these slopes."""
+    return ProductLimiter(partial(dense_norms, slopes))
 
 
 def dense_norms(slopes: Sequence[float], parameters: Sequence[Tensor]) -> Bounds:

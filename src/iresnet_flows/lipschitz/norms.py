@@ -321,9 +321,9 @@ class ProductLimiter:
         """The parameters, the last one shrunk, and the product that they leave."""
         held: Held = self.held(*parameters, torch.tensor(limit, dtype=torch.float64))
         if not torch.is_grad_enabled():
-            return held.parameters, held.bound
+            return held.parameters, held.bound.clone()
         weights = node(Shrink, self.norms, held.within, held.scale, *parameters, *held.slopes)
-        return weights, held.bound
+        return weights, held.bound.clone()  # which a caller may edit
 
 
 def hold(norms: Norms, tensors: tuple[Tensor, ...]) -> Held:

@@ -50,9 +50,8 @@ class Exact:
 
     def attach(self, draw: Function, jacobian: Jacobian) -> LogDet:
         if jacobian.narrows() or not torch.is_grad_enabled():
-            core = jacobian.core()
-            with full_precision(core):
-                value = measure(draw, core)
+            with full_precision(jacobian.tensors[0]):
+                value = measure(draw, jacobian.core())
         else:
             value = self.measure_with_gradient(draw, jacobian)
         zero = torch.zeros_like(value)
