@@ -212,6 +212,20 @@ def test_frozen_ends_with_an_exception_too():
     assert block.seed is None
 
 
+def test_frozen_ends_in_whatever_order_it_is_left():
+    """As where two threads have entered it."""
+    block, x = build(PowerSeries()), points()
+    first, second = block.frozen(1), block.frozen(2)
+    first.__enter__()
+    second.__enter__()
+    of_second = block(x)[1]
+    first.__exit__(None, None, None)
+    assert torch.equal(block(x)[1], of_second)
+    second.__exit__(None, None, None)
+    assert block.seed is None
+    assert not torch.equal(block(x)[1], block(x)[1])
+
+
 def test_the_mean_gradient_is_the_exact_gradient():
     block, x = build(None), points()
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)

@@ -83,7 +83,7 @@ class BranchedLayer(Layer):
         self.log_det = log_det
         self.solver = solver
         self.memory = memory
-        self.seed: int | None = None
+        self.seeds: tuple[list[int], ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse a part that is none of its kind, at the start and whenever it is set."""
@@ -106,11 +106,17 @@ class BranchedLayer(Layer):
         solver's tolerance, also with a stochastic estimator.
         """
         check_count("seed", seed, least=0)
-        previous, self.seed = self.seed, int(seed)
+        own = [int(seed)]
+        self.seeds = (*self.seeds, own)
         try:
             yield self
-        finally:
-            self.seed = previous
+        finally:  # in whatever order they are left, by several threads say
+            self.seeds = tuple(other for other in self.seeds if other is not own)
+
+    @property
+    def seed(self) -> int | None:
+        """That of the `frozen` entered last; None outside."""
+        return self.seeds[-1][0] if self.seeds else None
 
     def residual(self, x: Tensor, context: Tensor | None) -> Residual:
         """The branch with its context in place, for points like x."""
@@ -202,8 +208,9 @@ class BranchedLayer(Layer):
 
     def draw(self, estimator: Estimator, g: Residual, jacobian: Jacobian, x: Tensor) -> Any:
         generator = None
-        if self.seed is not None:
-            generator = torch.Generator(x.device).manual_seed(self.seed)
+        seed = self.seed
+        if seed is not None:
+            generator = torch.Generator(x.device).manual_seed(seed)
         with torch.no_grad():
             return estimator.draw(jacobian, x, g.lipschitz, generator, self.function)
 
