@@ -32,7 +32,10 @@ STOPPED = "\nStopped. What is done is in {}; the same command with --resume goes
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="The folder of mnist/, cifar10/ and the like. Default: IRESNET_FLOWS_DATA."),
+    typer.Option(
+        help="The folder of mnist/, cifar10/ and the like. Default: IRESNET_FLOWS_DATA, or "
+        "~/.cache/iresnet_flows."
+    ),
 ]
 
 app = typer.Typer(
@@ -54,7 +57,8 @@ def show_version(asked: bool) -> None:
 def commands(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001  its callback has answered
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show versions."),
     ] = False,
 ) -> None:
     """Invertible residual networks, and what they are compared with."""

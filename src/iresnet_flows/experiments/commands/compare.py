@@ -53,7 +53,7 @@ def compare(
         int | None, typer.Option(help="Train on the first so many rows. Default: all.")
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="That of a training. Repeat for several.")
+        list[int] | None, typer.Option(help="Of the trainings, 0 by default. Repeat for several.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("iresnet-report"),
     jobs: Annotated[
@@ -62,7 +62,7 @@ def compare(
     device: Annotated[str, typer.Option(help="cpu, gpu or auto.")] = "cpu",
     data_dir: DataDir = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew: forget these runs in --out.")
+        bool, typer.Option("--fresh", help="Train anew what --out already holds.")
     ] = False,
 ) -> None:
     """Train flows alike on the same data; measure and report them side by side."""

@@ -40,7 +40,8 @@ class Contender:
             checkerboard, digits and power (docs/studies/rates.py); that of ResNet, whose loss is
             of no density, among 0.001, 0.003 and 0.005 on two-moons and digits.
         weight_decay: That of AdamW. Those of Glow and i-ResNet were chosen among 0, 0.3 and 1 by
-            the validation loss on digits; the others take Glow's.
+            the validation loss on digits; ResNet and the residual flows of this package take
+            i-ResNet's, the others Glow's.
         least_features: The smallest dimension for which the family exists.
         width: Its own width, where nothing is matched; None for a family without a free width.
         origin: ``paper`` for those of Behrmann et al., 2019 (Tables 1 and 4), ``beyond`` for later
