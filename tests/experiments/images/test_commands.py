@@ -81,6 +81,23 @@ def test_density_is_fitted_sampled_and_scored(data, tmp_path, monkeypatch, capsy
     assert (drawn == np.load(tmp_path / "other.npy")).all()
 
 
+@pytest.mark.parametrize("use", ["fit", "classify"])
+def test_a_run_without_test_images_ends_well_and_says_so(use, tmp_path, monkeypatch, capsys):
+    data = write_folder(tmp_path / "mine", test=0)
+    assert not command(monkeypatch, use, data, "--steps", 1, "--out", tmp_path / "run")
+    assert "There are no test images to score." in " ".join(capsys.readouterr().out.split())
+
+
+def test_one_class_is_refused_before_the_training(tmp_path, monkeypatch, capsys):
+    data, run = write_folder(tmp_path / "mine"), tmp_path / "run"
+    for path in data.glob("*labels*"):
+        written = path.read_bytes()
+        path.write_bytes(written[:8] + bytes(len(written) - 8))
+    assert command(monkeypatch, "classify", data, "--steps", 1, "--out", run) == 2
+    assert "labels of one class only" in capsys.readouterr().err
+    assert not run.exists()
+
+
 def test_a_picture_of_two_channels_is_refused_before_it_is_drawn(tmp_path, monkeypatch, capsys):
     data, run = write_folder(tmp_path / "mine", shape=(2, 4, 4)), tmp_path / "run"
     assert not command(monkeypatch, "fit", data, "--steps", 1, "--out", run)

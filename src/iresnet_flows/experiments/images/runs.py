@@ -104,6 +104,8 @@ def try_out(run: Run, data: ImageSet, device: torch.device) -> None:
             f"{data.name} has no labels, which classify, --conditional and --hybrid need: put "
             "them into files whose names begin with train and t10k and hold 'labels'."
         )
+    if run.kind == "classifier" and data.classes < 2:
+        raise UsageError(f"{data.name} has labels of one class only: nothing to tell apart.")
     try:
         with seeded(run.seed, device), torch.no_grad():
             model = recipe.make(data.shape, data.classes).to(device)

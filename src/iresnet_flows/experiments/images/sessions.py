@@ -71,6 +71,8 @@ def perform(
 def verdict(run: Run, trained: Trained, data: ImageSet) -> str:
     """What the model is worth on test images, in a sentence."""
     said = f"{trained.steps} steps in {trained.seconds:.0f} s, {trained.parameters} parameters."
+    if not len(data.test):
+        return f"{said} There are no test images to score."
     if run.classifies:
         wrong, error = mean_and_error(mistakes(trained.model, data.test))
         said += f" {100 * wrong:.2f} +- {100 * error:.2f} % of {len(data.test)} test images wrong."
