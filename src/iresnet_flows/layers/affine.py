@@ -29,7 +29,7 @@ class ElementwiseAffine(Layer):
         >>> import torch
         >>> y, logabsdet = ElementwiseAffine(3)(torch.randn(5, 3))
         >>> logabsdet
-        tensor([0., 0., 0., 0., 0.], grad_fn=<ExpandBackward0>)
+        tensor([0., 0., 0., 0., 0.], grad_fn=<RepeatBackward0>)
     """
 
     def __init__(self, features: int) -> None:
