@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+import zuko
 from guests import BRIDGES, CASES, WAYS, Density, glow_block, nf, nt, pt, to_data, to_noise, tt
 from torch import nn
 
@@ -202,6 +203,29 @@ def test_a_side_that_is_asked_for_is_the_transform_itself(host, explicit):
     close(way(host, bridged, x)[0], transform(x)[0])
 
 
+OWN = {
+    "inverse of torch": (tt.AffineTransform(1.0, 3.0).inv, lambda t, x: t(x)),
+    "nflows, inverse": (to_nflows(tt.AffineTransform(1.0, 3.0)), lambda t, x: t(x)[0]),
+    "normflows, inverse": (
+        to_normflows(tt.AffineTransform(1.0, 3.0), "inverse"),
+        lambda t, x: t(x)[0],
+    ),
+    "pyro, inverse": (to_pyro(tt.AffineTransform(1.0, 3.0), "inverse"), lambda t, x: t(x)),
+    "zuko, inverse": (to_zuko(tt.AffineTransform(1.0, 3.0), "inverse"), lambda t, x: t()(x)),
+}
+
+
+@each_host
+@pytest.mark.parametrize("explicit", ["forward", "inverse"])
+@pytest.mark.parametrize(("transform", "call"), OWN.values(), ids=OWN)
+def test_the_side_that_is_asked_for_is_the_own_one_of_what_is_inverted(
+    host, explicit, transform, call
+):
+    bridged, x = BRIDGES[host](transform, explicit), torch.tensor([[2.0, -5.0]])
+    normalizing = (host in ("nflows", "zuko")) == (explicit == "forward")
+    close((to_noise if normalizing else to_data)(host, bridged, x)[0], call(transform, x))
+
+
 @each_host
 @pytest.mark.parametrize("case", ONE_SIDED.values(), ids=ONE_SIDED)
 def test_a_transform_without_inverse_has_gradients_the_other_way(case, host):
@@ -351,6 +375,43 @@ def test_tensors_of_plain_transforms_become_parameters_and_buffers():
     assert inner.parts[0].loc.dtype == torch.float32
 
 
+class Shifted(tt.Transform):
+    """A transform that keeps parameters in places of its own, one of them of an awkward name."""
+
+    domain = codomain = tt.constraints.real_vector
+    bijective = True
+
+    def __init__(self):
+        super().__init__()
+        self.type = nn.Parameter(torch.tensor(1.0))
+        self.listed = [nn.Parameter(torch.tensor(2.0)), nn.Linear(1, 1)]
+        self.named = {"a.b": nn.Parameter(torch.tensor(3.0)), "size": 4.0}
+
+    def shift(self):
+        return self.type + self.listed[0] + self.named["a.b"] + self.listed[1].bias.sum()
+
+    def _call(self, x):
+        return x + self.shift()
+
+    def _inverse(self, y):
+        return y - self.shift()
+
+    def log_abs_det_jacobian(self, x, y):
+        return x.new_zeros(x.shape[:-1])
+
+
+def test_parameters_in_lists_and_under_awkward_names_are_found_and_move():
+    transform, x = Shifted(), torch.zeros(1, 2)
+    bridged = to_normflows(transform)
+    assert len(list(bridged.parameters())) == 5
+    with torch.no_grad():
+        for parameter in bridged.parameters():
+            parameter.zero_()
+    assert torch.equal(bridged(x)[0], x)
+    assert bridged.double()(x.double())[0].dtype == torch.float64
+    assert set(copy.deepcopy(bridged).state_dict()) == set(bridged.state_dict())
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -473,6 +534,57 @@ def test_values_outside_of_the_domain_are_refused(host):
     with pytest.raises(InputOutsideDomain, match=said) as caught:
         to_noise(host, bridged, torch.tensor([[2.0, -3.0]]))
     assert isinstance(caught.value, nt.InputOutsideDomain) == (host == "nflows")
+
+
+@each_host
+def test_values_outside_of_the_domain_of_a_part_are_refused(host):
+    bridged = BRIDGES[host](tt.ComposeTransform([tt.ExpTransform(), tt.AffineTransform(0.0, 2.0)]))
+    with pytest.raises(InputOutsideDomain, match=r"takes values in GreaterThan.*\[-0.5, 1\]"):
+        to_noise(host, bridged, torch.tensor([[-1.0, 2.0]]))
+    close(to_noise(host, bridged, torch.tensor([[2.0, 2.0]]))[0], torch.zeros(1, 2))
+
+
+def test_a_stack_of_scalar_transforms_has_the_log_det_of_a_vector():
+    bridged = to_nflows(tt.StackTransform([tt.ExpTransform(), tt.AffineTransform(1.0, 2.0)], -1))
+    x = torch.randn(5, 2)
+    y, logabsdet = bridged.inverse(x)
+    close(y, torch.stack((x[:, 0].exp(), 1 + 2 * x[:, 1]), -1), 1e-6)
+    close(logabsdet, x[:, 0] + torch.tensor(2.0).log(), 1e-6)
+
+
+CONDITIONED = {
+    "zuko": lambda: zuko.flows.MaskedAutoregressiveTransform(3, context=2, hidden_features=(8,)),
+    "pyro": lambda: pt.conditional_affine_autoregressive(3, 2, hidden_dims=[8]),
+}
+
+
+@pytest.mark.parametrize("count", [4, 5])
+@pytest.mark.parametrize("kind", CONDITIONED)
+def test_rows_of_a_context_are_samples_whatever_dimensions_follow(kind, count):
+    transform = CONDITIONED[kind]()
+    for parameter in transform.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x, context = torch.randn(4, count, 3), torch.randn(4, 2)
+    values, logabsdet = to_nflows(transform, "forward")(x, context)
+    for row in range(4):
+        own = transform(context[row]) if kind == "zuko" else transform.condition(context[row])
+        y = own(x[row])
+        close(values[row], y, 1e-5)
+        close(logabsdet[row], own.log_abs_det_jacobian(x[row], y).sum(), 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3)])
+def test_one_context_serves_all_samples(shape):
+    context = torch.randn(shape)
+    coupling, x, contexts = CASES["nflows, affine coupling, context"]()
+    one = contexts[:1].reshape(*shape[:-1], -1)
+    close(to_nflows(coupling)(x, one)[0], coupling(x, contexts[:1].expand(len(x), -1))[0])
+    permute = pt.conditional_generalized_channel_permute(3, channels=4)
+    images = torch.randn(5, 4, 2, 2)
+    own = permute.condition(context.reshape(-1))
+    y, logabsdet = to_nflows(permute).inverse(images, context)
+    close(y, own(images), 1e-5)
+    close(logabsdet, own.log_abs_det_jacobian(images, y).expand(5), 1e-5)
 
 
 @each_host

@@ -21,7 +21,7 @@ def to_nflows(transform: Any, explicit: str | None = None) -> LayerTransform:
     Arguments:
         transform: A layer of this package such as `FFJORD`, or a transform of torch.distributions,
             Pyro, normflows or zuko.
-        explicit: The side that is the layer's or transform's own forward, ``"forward"`` or
+        explicit: The side that is the own forward, or call, of what is given, ``"forward"`` or
             ``"inverse"``. None: the same density as in the host that it comes from, and
             ``"forward"`` for a layer of this package.
 
@@ -43,7 +43,7 @@ def to_nflows(transform: Any, explicit: str | None = None) -> LayerTransform:
     from iresnet_flows.nflows import LayerTransform
 
     guest = recognised(transform)
-    return LayerTransform(guest.layer, explicit or guest.side(forward_generates=False))
+    return LayerTransform(guest.layer, guest.side(explicit, forward_generates=False))
 
 
 def to_pyro(
@@ -57,7 +57,7 @@ def to_pyro(
     Arguments:
         transform: A layer of this package such as `FFJORD`, or a transform of torch.distributions,
             nflows, normflows or zuko.
-        explicit: The side that is the layer's or transform's own forward, ``"forward"`` or
+        explicit: The side that is the own forward, or call, of what is given, ``"forward"`` or
             ``"inverse"``. None: the same density as in the host that it comes from, and
             ``"forward"``, which is made for guides, for a layer of this package.
         event_dim: The number of dimensions of one event. None: as many as the transform says, at
@@ -83,7 +83,7 @@ def to_pyro(
     from iresnet_flows.pyro import ConditionalLayerTransformModule, LayerTransformModule
 
     guest = recognised(transform)
-    explicit = explicit or guest.side(forward_generates=True, prefer_generating=True)
+    explicit = guest.side(explicit, forward_generates=True, prefer_generating=True)
     event_dim = guest.event_dim if event_dim is None else event_dim
     if guest.conditional if conditional is None else conditional:
         return ConditionalLayerTransformModule(guest.layer, explicit, event_dim)
@@ -96,7 +96,7 @@ def to_normflows(transform: Any, explicit: str | None = None) -> LayerFlow:
     Arguments:
         transform: A layer of this package such as `FFJORD`, or a transform of torch.distributions,
             nflows, Pyro or zuko.
-        explicit: The side that is the layer's or transform's own forward, ``"forward"`` or
+        explicit: The side that is the own forward, or call, of what is given, ``"forward"`` or
             ``"inverse"``. None: the same density as in the host that it comes from, and
             ``"inverse"`` for a layer of this package.
 
@@ -117,7 +117,7 @@ def to_normflows(transform: Any, explicit: str | None = None) -> LayerFlow:
     from iresnet_flows.normflows import LayerFlow
 
     guest = recognised(transform)
-    return LayerFlow(guest.layer, explicit or guest.side(forward_generates=True))
+    return LayerFlow(guest.layer, guest.side(explicit, forward_generates=True))
 
 
 def to_zuko(
@@ -128,7 +128,7 @@ def to_zuko(
     Arguments:
         transform: A layer of this package such as `FFJORD`, or a transform of torch.distributions,
             nflows, Pyro or normflows.
-        explicit: The side that is the layer's or transform's own forward, ``"forward"`` or
+        explicit: The side that is the own forward, or call, of what is given, ``"forward"`` or
             ``"inverse"``. None: the same density as in the host that it comes from, and
             ``"forward"`` for a layer of this package.
         event_dim: The number of dimensions of one event. None: as many as the transform says, at
@@ -154,6 +154,5 @@ def to_zuko(
 
     guest = recognised(transform)
     event_dim = guest.event_dim if event_dim is None else event_dim
-    return LayerLazyTransform(
-        guest.layer, explicit or guest.side(forward_generates=False), event_dim
-    )
+    side = guest.side(explicit, forward_generates=False)
+    return LayerLazyTransform(guest.layer, side, event_dim)

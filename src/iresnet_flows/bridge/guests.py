@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from iresnet_flows.checks import check_tensor
+from iresnet_flows.checks import check_explicit, check_tensor
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import InverseNotAvailable
 from iresnet_flows.layers.contract import Layer
@@ -27,31 +27,52 @@ class Guest:
 
     Arguments:
         layer: The layer.
-        generates: Whether its `forward` takes noise to data. None: it may be used either way.
+        generates: Whether the transform's own forward, or call, takes noise to data. None: it may
+            be used either way.
+        own: Which side of the layer that is.
         event_dim: The number of dimensions of one event.
         conditional: Whether it takes a context.
     """
 
     layer: Layer
     generates: bool | None
+    own: str
     event_dim: int
     conditional: bool
 
     @classmethod
     def of(cls, layer: Layer, **known: Any) -> Guest:
         """The guest of which this is known, and otherwise what the layer itself says."""
-        says = {"generates": None, "event_dim": 1, "conditional": layer.takes_context is True}
+        says = {
+            "generates": None,
+            "own": "forward",
+            "event_dim": 1,
+            "conditional": layer.takes_context is True,
+        }
         if isinstance(layer, ForeignLayer):
             says.update(generates=layer.generates, event_dim=layer.event_dim)
         return cls(layer, **{**says, **known})
 
-    def side(self, *, forward_generates: bool, prefer_generating: bool = False) -> str:
-        """The side of the next host that keeps the density, or that it prefers."""
+    def side(
+        self, explicit: str | None, *, forward_generates: bool, prefer_generating: bool = False
+    ) -> str:
+        """The side of the next host that is the layer's own forward.
+
+        Arguments:
+            explicit: The side that shall be the own forward of the transform that was given. None:
+                the one that keeps the density, or that the host prefers.
+            forward_generates: Whether the host's forward takes noise to data.
+            prefer_generating: Whether a layer that may be used either way shall do so.
+        """
+        if explicit is not None:
+            check_explicit(explicit)
         generates = prefer_generating if self.generates is None else self.generates
-        return "forward" if generates == forward_generates else "inverse"
+        side = explicit or ("forward" if generates == forward_generates else "inverse")
+        return side if self.own == "forward" else OTHER[side]
 
     def reversed(self) -> Guest:
-        return replace(self, generates=None if self.generates is None else not self.generates)
+        """That of the inverse of the transform, whose layer is the same."""
+        return replace(self, own=OTHER[self.own])
 
 
 class ForeignLayer(Layer):
@@ -127,9 +148,14 @@ class ForeignLayer(Layer):
             return x.clone()
         return self._require_shape(self._ask(self.value, side, x, context), x)
 
+    def placed(self, context: Tensor, x: Tensor) -> Tensor:
+        """The context with a row for each sample, as most hosts want it."""
+        shared = context.dim() == 1 or (context.dim() == 2 and len(context) == 1)
+        return context.reshape(1, -1).expand(len(x), -1) if shared else context
+
     def _ask(self, question: Any, side: str, x: Tensor, context: Tensor | None) -> Any:
-        if context is not None and context.dim() == 1:
-            context = context.expand(len(x), -1)
+        if context is not None:
+            context = self.placed(context, x)
         try:
             return question(side, x, context)
         except self.missing as error:

@@ -43,7 +43,7 @@ class NflowsLayer(ForeignLayer):
 
 def recognised(transform: Any) -> Guest | None:
     if isinstance(transform, LayerTransform):
-        return Guest.of(transform.layer, generates=transform.explicit == "inverse")
+        return Guest.of(transform.layer, generates=False, own=transform.explicit)
     if isinstance(transform, base.Transform):
         return Guest.of(NflowsLayer(transform))
     return None

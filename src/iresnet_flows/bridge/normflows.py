@@ -51,7 +51,7 @@ def recognised(transform: Any) -> Guest | None:
             "host could invert."
         )
     if isinstance(transform, LayerFlow):
-        return Guest.of(transform.layer, generates=transform.explicit == "forward")
+        return Guest.of(transform.layer, generates=True, own=transform.explicit)
     if isinstance(transform, Flow):
         return Guest.of(NormflowsLayer(transform))
     return None

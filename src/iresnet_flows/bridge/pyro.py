@@ -41,7 +41,8 @@ def recognised(transform: Any) -> Guest | None:
     if isinstance(transform, ConditionalLayerTransformModule):
         return Guest.of(
             transform.layer,
-            generates=transform.explicit == "forward",
+            generates=True,
+            own=transform.explicit,
             event_dim=transform.event_dim,
             conditional=True,
         )

@@ -59,9 +59,9 @@ def rebuild(transform: Transform, visit: Visit, path: str, copies: dict[int, Any
             return MethodType(value.__func__, copy)
         if isinstance(value, Transform):
             return renew(value, visit, name, copies)
-        if isinstance(value, (list, tuple)) and holds_transforms(value):
+        if isinstance(value, (list, tuple)) and holds(value):
             return [part(f"{name}_{i}", v) for i, v in enumerate(value)]
-        if isinstance(value, dict) and holds_transforms(value.values()):
+        if isinstance(value, dict) and holds(value.values()):
             return {key: part(f"{name}_{key}", v) for key, v in value.items()}
         return value if is_module else leaf(name, value, visit)
 
@@ -103,8 +103,9 @@ def asks_for_gradient(distribution: Distribution) -> bool:
     return any(isinstance(v, Tensor) and v.requires_grad for v in vars(distribution).values())
 
 
-def holds_transforms(values: Iterable[Any]) -> bool:
-    return any(isinstance(value, Transform) for value in values)
+def holds(values: Iterable[Any]) -> bool:
+    """Whether there is a transform, a tensor or a module among them."""
+    return any(isinstance(value, (Transform, Tensor, nn.Module)) for value in values)
 
 
 def is_inverse(transform: Transform) -> bool:

@@ -29,7 +29,8 @@ def recognised(transform: Any) -> Guest | None:
     if isinstance(transform, LayerLazyTransform):
         return Guest.of(
             transform.layer,
-            generates=transform.explicit == "inverse",
+            generates=False,
+            own=transform.explicit,
             event_dim=transform.event_dim,
         )
     if isinstance(transform, LazyTransform):
