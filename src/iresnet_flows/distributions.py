@@ -6,6 +6,7 @@ import copy
 import math
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.distributions import Transform, constraints
 
 from iresnet_flows.checks import check_count, check_explicit, check_tensor
 from iresnet_flows.concrete import is_recorded
+from iresnet_flows.layers.actnorm import measuring
 from iresnet_flows.layers.contract import Layer, require_layer
 from iresnet_flows.pairs import Cache, Pair
 
@@ -217,7 +219,8 @@ class LayerTransform(Transform):
 
     def _measured(self, x: Tensor) -> Tensor:
         """The log-det of the layer at its input."""
-        logabsdet: Tensor = self._batched(self.layer, x)[1]
+        with nullcontext() if is_recorded() else measuring():
+            logabsdet: Tensor = self._batched(self.layer, x)[1]
         return logabsdet
 
     def _find(self, x: Tensor, y: Tensor | None = None) -> Pair | None:

@@ -7,7 +7,8 @@ import torch
 from ranks import begin_norms, images
 from torch import distributed, multiprocessing
 
-from iresnet_flows.layers import ActNorm
+from iresnet_flows.distributions import LayerTransform
+from iresnet_flows.layers import ActNorm, ElementwiseAffine, Inverted, Stack
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -103,6 +104,34 @@ def test_the_inverse_does_not_begin():
     layer = ActNorm(3).double()
     layer.inverse(images())
     assert not layer.initialized
+
+
+@pytest.mark.parametrize("cache_size", [0, 1])
+@pytest.mark.parametrize("kind", ["explicit inverse", "inverted"])
+def test_a_log_det_of_what_the_inverse_gave_does_not_begin(kind, cache_size):
+    stack = Stack([ElementwiseAffine(2), ActNorm(2)])
+    torch.nn.init.constant_(stack.layers[0].log_scale, 1.0)
+    layer, explicit = (
+        (stack, "inverse") if kind == "explicit inverse" else (Inverted(stack), "forward")
+    )
+    transform = LayerTransform(layer, explicit, cache_size=cache_size)
+    x = torch.randn(64, 2)
+    y = transform(x)
+    torch.testing.assert_close(transform.log_abs_det_jacobian(x, y), torch.full((64,), -2.0))
+    assert not stack.layers[1].initialized
+    stack(y)
+    assert stack.layers[1].initialized
+
+
+def test_an_ensemble_under_vmap_does_not_begin():
+    layers = [ActNorm(3), ActNorm(3)]
+    state = torch.func.stack_module_state(layers)
+    x = images().float()
+
+    def call(parameters, buffers):
+        return torch.func.functional_call(layers[0], (parameters, buffers), (x,))[0]
+
+    assert torch.equal(torch.func.vmap(call)(*state), x.expand(2, *x.shape))
 
 
 def test_forward_begins_before_it_takes_the_log_det_which_is_that_of_the_jacobian():

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, distributed
 
 from iresnet_flows.concrete import is_wrapped
 from iresnet_flows.layers.affine import ElementwiseAffine
 
-__all__ = ["ActNorm"]
+__all__ = ["ActNorm", "measuring"]
+
+BEGINS = ContextVar("BEGINS", default=True)
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """No layer begins within: the log-det is that of a map that was taken before."""
+    token = BEGINS.set(False)
+    try:
+        yield
+    finally:
+        BEGINS.reset(token)
 
 
 class ActNorm(ElementwiseAffine):
@@ -18,7 +34,7 @@ class ActNorm(ElementwiseAffine):
     they are parameters like others. In a process group of `torch.distributed` the batch is that
     of all ranks together, so that all of them begin alike. Whether it has happened is in the state
     dict, so that a model that was loaded does not begin again. Before it, and in eval mode, the
-    layer is the identity.
+    layer is the identity. A batch that `torch.func` hides sets nothing.
 
     Arguments:
         features: The dimension d of x, or the channels of images.
@@ -47,7 +63,7 @@ class ActNorm(ElementwiseAffine):
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.check("x", x)
-        if self.training and not is_wrapped(x) and not self.has_begun():
+        if self.training and BEGINS.get() and not (self.is_hidden(x) or self.has_begun()):
             self.initialize(x.detach())
         return super().transform(x, context)
 
@@ -57,7 +73,11 @@ class ActNorm(ElementwiseAffine):
 
     def has_begun(self) -> bool:
         """Whether a batch has set the parameters, or a load of parameters alone."""
-        return bool(self.initialized) or bool(self.log_scale.any()) or bool(self.shift.any())
+        return any(map(bool, (self.initialized, self.log_scale.any(), self.shift.any())))
+
+    def is_hidden(self, x: Tensor) -> bool:
+        """Whether `torch.func` hides the values of x or of the layer."""
+        return any(map(is_wrapped, (x, self.initialized, self.log_scale, self.shift)))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:

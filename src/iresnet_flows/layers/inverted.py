@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from iresnet_flows.layers.actnorm import measuring
 from iresnet_flows.layers.contract import Layer, require_layer
 
 __all__ = ["Inverted"]
@@ -68,7 +69,12 @@ class Inverted(Layer):
     ) -> tuple[Tensor, Callable[[], Tensor]]:
         # Explicit where a second solve would not be.
         y = self.layer.invert(x, context)
-        return y, lambda: -self.layer(y, context)[1]
+        return y, lambda: -self.measured(y, context)
+
+    def measured(self, y: Tensor, context: Tensor | None) -> Tensor:
+        with measuring():
+            logabsdet: Tensor = self.layer(y, context)[1]
+        return logabsdet
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return self.layer.transform(y, context)
