@@ -5,7 +5,7 @@ import torch
 from cases import hostile
 
 from iresnet_flows.errors import InverseNotAvailable
-from iresnet_flows.models import UnconstrainedBlock
+from iresnet_flows.models import IteratedBlock, UnconstrainedBlock
 from iresnet_flows.models.unconstrained import convolutions
 
 
@@ -14,7 +14,7 @@ def block(steps=100, size=1.0):
     g = hostile(convolutions(2, (4, 6), (3, 1, 3), "csin").double(), 0.3)
     with torch.no_grad():
         g[-1].weight.mul_(size)
-    return UnconstrainedBlock(g, steps)
+    return IteratedBlock(g, steps)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -40,14 +40,16 @@ def test_iteration_ends_where_it_is_after_its_steps():
     torch.nn.init.constant_(g.weight, -2.0)
     y = torch.ones(1, 1, dtype=torch.float64)
     for steps in (1, 2, 5):  # x <- 1 + 2 x from 1
-        assert UnconstrainedBlock(g, steps).invert(y).item() == 2 ** (steps + 1) - 1
+        assert IteratedBlock(g, steps).invert(y).item() == 2 ** (steps + 1) - 1
 
 
 def test_no_inverse_is_claimed():
-    layer = block()
-    with pytest.raises(InverseNotAvailable, match="use invert to see"):
-        layer.inverse(torch.randn(1, 2, 3, 3, dtype=torch.float64))
+    layer, y = block(), torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    plain = UnconstrainedBlock(layer.g)
+    for side in (layer.inverse, plain.inverse, plain.invert):
+        with pytest.raises(InverseNotAvailable, match="use IteratedBlock to see"):
+            side(y)
     with pytest.raises(NotImplementedError, match="either sign"):
         _ = layer.sign
     with pytest.raises(ValueError, match="steps must be at least 1"):
-        UnconstrainedBlock(torch.nn.Identity(), 0)
+        IteratedBlock(torch.nn.Identity(), 0)

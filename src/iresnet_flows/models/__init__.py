@@ -13,7 +13,7 @@ from iresnet_flows.models.iresnets import ImageBlocks, i_resnet_flow
 from iresnet_flows.models.multiscale import Latents, MultiScaleFlow
 from iresnet_flows.models.priors import ConditionalNormal, DiagonalNormal
 from iresnet_flows.models.resnets import PreActivationResNet
-from iresnet_flows.models.unconstrained import UnconstrainedBlock
+from iresnet_flows.models.unconstrained import IteratedBlock, UnconstrainedBlock
 
 __all__ = [
     "AdditiveCoupling",
@@ -22,6 +22,7 @@ __all__ = [
     "HybridFlow",
     "ImageBlocks",
     "InvertibleClassifier",
+    "IteratedBlock",
     "Latents",
     "Layout",
     "MultiScaleFlow",

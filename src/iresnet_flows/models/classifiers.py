@@ -14,7 +14,7 @@ from iresnet_flows.layers import ActNorm, InjectivePadding, Layer, Squeeze, Stac
 from iresnet_flows.layers.contract import require_layer
 from iresnet_flows.lipschitz import Activation, LipschitzConvNet
 from iresnet_flows.models.couplings import AdditiveCoupling, bottleneck
-from iresnet_flows.models.unconstrained import UnconstrainedBlock, convolutions
+from iresnet_flows.models.unconstrained import IteratedBlock, convolutions
 
 __all__ = [
     "CENTRE",
@@ -38,8 +38,8 @@ class InvertibleClassifier(nn.Module):
     r"""Logits of the features z of a layer, which is given :math:`(x - 0.5) / 0.25`.
 
     All that is lost of the image x is lost in the head. `decode` gives the image back to the
-    error that the layer certifies; where the layer certifies none, as `UnconstrainedBlock`, it
-    gives what the layer's `invert` came to.
+    error that the layer certifies; where the layer certifies none, as `IteratedBlock`, it gives
+    what the layer's `invert` came to.
 
     Arguments:
         layers: From normalised images to features.
@@ -246,7 +246,7 @@ def vanilla_classifier(
 
     def block(channels: int, stage: int) -> Layer:
         g = convolutions(channels, (hidden_channels[stage],) * 2, KERNELS, activation)
-        return Stack([ActNorm(channels), UnconstrainedBlock(g, steps)])
+        return Stack([ActNorm(channels), IteratedBlock(g, steps)])
 
     return layout.classifier(shape, classes, block)
 

@@ -15,40 +15,34 @@ from iresnet_flows.lipschitz.activations import make_activations
 from iresnet_flows.maps.perceptrons import weight_shapes
 from iresnet_flows.pullback import outside
 
-__all__ = ["UnconstrainedBlock", "convolutions"]
+__all__ = ["IteratedBlock", "UnconstrainedBlock", "convolutions"]
 
 
 class UnconstrainedBlock(Layer):
     r"""The map :math:`y = x + g(x)` of any g, invertible or not.
 
-    `invert` iterates :math:`x \leftarrow y - g(x)` from y, a given number of times, and returns
-    where it is. That is near the solution where g is a contraction, and otherwise may be
-    anywhere; nothing is claimed of it, so that `inverse` is refused. `forward` writes out the
-    Jacobian of each sample for its log-det, d backward passes.
+    `forward` writes out the Jacobian of each sample for its log-det, d backward passes.
 
     Arguments:
         g: The residual, a module that keeps the shape and treats each sample alone.
-        steps: How often `invert` evaluates g.
 
     Shapes:
         x and y ``(B, *event)``, logabsdet (B,) in nats.
 
-    References:
-        Behrmann et al., Invertible Residual Networks, 2019 (Figure 3).
+    Raises:
+        InverseNotAvailable: The inverse is asked for, which nothing guarantees.
 
     Example:
         >>> import torch
         >>> block = UnconstrainedBlock(torch.nn.Linear(2, 2, bias=False))
-        >>> _ = torch.nn.init.constant_(block.g.weight, 0.1)
-        >>> block.invert(block.transform(torch.ones(1, 2))).round(decimals=4)
-        tensor([[1., 1.]], grad_fn=<RoundBackward1>)
+        >>> _ = torch.nn.init.eye_(block.g.weight)
+        >>> block.transform(torch.ones(1, 2))
+        tensor([[2., 2.]], grad_fn=<AddBackward0>)
     """
 
-    def __init__(self, g: nn.Module, steps: int = 100) -> None:
+    def __init__(self, g: nn.Module) -> None:
         super().__init__()
-        check_count("steps", steps)
         self.g = g
-        self.steps = steps
 
     @property
     def sign(self) -> int:
@@ -67,13 +61,52 @@ class UnconstrainedBlock(Layer):
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         raise InverseNotAvailable(
-            "x + g(x) of an unconstrained g need not have an inverse: use invert to see where "
-            "the iteration ends, or InvertibleResidualBlock with a bounded branch."
+            "x + g(x) of an unconstrained g need not have an inverse: use IteratedBlock to see "
+            "where a fixed-point iteration ends, or InvertibleResidualBlock with a bounded branch."
         )
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         check_tensor("x", x)
         return x + self.residual(x)
+
+    def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.inverse(y, context)[0]
+
+    def residual(self, x: Tensor) -> Tensor:
+        value: Tensor = self.g(x)
+        return value
+
+
+class IteratedBlock(UnconstrainedBlock):
+    r"""An `UnconstrainedBlock` that shows what a fixed-point iteration makes of its inverse.
+
+    `invert` iterates :math:`x \leftarrow y - g(x)` from y, a given number of times, and returns
+    where it is. That is near the solution where g is a contraction, and otherwise may be
+    anywhere; nothing is claimed of it, so that `inverse` is refused still. It is made to study
+    that, and not for flows: a density that is taken through it is none.
+
+    Arguments:
+        g: The residual, a module that keeps the shape and treats each sample alone.
+        steps: How often `invert` evaluates g.
+
+    Raises:
+        InverseNotAvailable: The log-det of the inverse is asked for.
+
+    References:
+        Behrmann et al., Invertible Residual Networks, 2019 (Figure 3).
+
+    Example:
+        >>> import torch
+        >>> block = IteratedBlock(torch.nn.Linear(2, 2, bias=False))
+        >>> _ = torch.nn.init.constant_(block.g.weight, 0.1)
+        >>> block.invert(block.transform(torch.ones(1, 2))).round(decimals=4)
+        tensor([[1., 1.]], grad_fn=<RoundBackward1>)
+    """
+
+    def __init__(self, g: nn.Module, steps: int = 100) -> None:
+        super().__init__(g)
+        check_count("steps", steps)
+        self.steps = steps
 
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """Where the iteration is after so many steps."""
@@ -82,10 +115,6 @@ class UnconstrainedBlock(Layer):
         for _ in range(self.steps):
             x = y - self.residual(x)
         return x
-
-    def residual(self, x: Tensor) -> Tensor:
-        value: Tensor = self.g(x)
-        return value
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}"

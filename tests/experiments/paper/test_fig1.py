@@ -19,14 +19,14 @@ from iresnet_flows import InvertibleResidualBlock, LipschitzMLP
 from iresnet_flows.experiments.paper import systems, trainings
 from iresnet_flows.experiments.paper.systems import Shape, System
 from iresnet_flows.experiments.paper.trajectories import crossings, slopes, trajectories
-from iresnet_flows.models import UnconstrainedBlock
+from iresnet_flows.models import IteratedBlock
 
 
 def linear(slope):
     """The map of the line with that slope, as a block."""
     g = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(g.weight, slope - 1)
-    return UnconstrainedBlock(g)
+    return IteratedBlock(g)
 
 
 def test_a_reflection_crosses_all_neighbours_at_the_middle_of_its_layer():
@@ -62,7 +62,7 @@ def test_crossings_are_where_the_straight_lines_of_neighbours_meet():
 
 def test_slope_is_the_derivative():
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)
-    layers = [UnconstrainedBlock(torch.nn.Tanh()), linear(3.0).double()]
+    layers = [IteratedBlock(torch.nn.Tanh()), linear(3.0).double()]
     torch.testing.assert_close(slopes(layers, x), 3 * (2 - x.tanh() ** 2))
 
 

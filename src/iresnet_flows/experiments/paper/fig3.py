@@ -25,7 +25,7 @@ from iresnet_flows.experiments.studies import Settings, chosen
 from iresnet_flows.experiments.terminal import say_place, terminal
 from iresnet_flows.experiments.versions import versions
 from iresnet_flows.layers import Stack
-from iresnet_flows.models import InvertibleClassifier, UnconstrainedBlock
+from iresnet_flows.models import InvertibleClassifier, IteratedBlock
 
 __all__ = ["Restoration", "iterated", "study"]
 
@@ -110,9 +110,9 @@ def iterated(model: InvertibleClassifier, steps: int) -> InvertibleClassifier:
     for stack in [module for module in twin.modules() if isinstance(module, Stack)]:
         for index, layer in enumerate(stack.each()):
             if isinstance(layer, InvertibleResidualBlock):
-                stack.layers[index] = UnconstrainedBlock(layer.branch, steps)
-            if isinstance(layer, UnconstrainedBlock):
-                stack.layers[index] = UnconstrainedBlock(layer.g, steps)
+                stack.layers[index] = IteratedBlock(layer.branch, steps)
+            if isinstance(layer, IteratedBlock):
+                stack.layers[index] = IteratedBlock(layer.g, steps)
     return twin
 
 

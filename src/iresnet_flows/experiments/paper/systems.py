@@ -18,7 +18,7 @@ from iresnet_flows.experiments.paper.trajectories import crossings, slopes, traj
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.layers import Layer
 from iresnet_flows.lipschitz import LipschitzMLP
-from iresnet_flows.models import UnconstrainedBlock
+from iresnet_flows.models import IteratedBlock
 
 __all__ = [
     "DRAWN",
@@ -121,7 +121,7 @@ def unconstrained(hidden: tuple[int, int]) -> Layer:
         *(nn.Linear(1, first), nn.ELU(), nn.Linear(first, second), nn.ELU()),
         nn.Linear(second, 1),
     )
-    return UnconstrainedBlock(g, INVERSE_STEPS)
+    return IteratedBlock(g, INVERSE_STEPS)
 
 
 def constrained(hidden: tuple[int, int]) -> Layer:

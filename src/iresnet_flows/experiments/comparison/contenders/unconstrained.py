@@ -16,7 +16,7 @@ from iresnet_flows.lipschitz import Activation
 from iresnet_flows.lipschitz.activations import make_activations
 from iresnet_flows.maps.linear import Matrix
 from iresnet_flows.maps.perceptrons import Perceptron, weight_shapes
-from iresnet_flows.models.unconstrained import UnconstrainedBlock
+from iresnet_flows.models.unconstrained import IteratedBlock
 from iresnet_flows.nflows import Flow, LayerTransform, StandardNormal
 
 __all__ = ["UNCONSTRAINED", "PerceptronBlock", "PlainMLP", "TriedTransform", "resnet"]
@@ -60,8 +60,8 @@ class PlainMLP(nn.Module):
         return self.at()(x)
 
 
-class PerceptronBlock(UnconstrainedBlock):
-    """An `UnconstrainedBlock` whose log-det is that of the net's narrowest cut.
+class PerceptronBlock(IteratedBlock):
+    """An `IteratedBlock` whose log-det is that of the net's narrowest cut.
 
     By Sylvester's identity, det(I + AB) = det(I + BA), which holds whatever the sign.
 
