@@ -12,7 +12,7 @@ HOSTED = {
     **{host: host for host in ("nflows", "pyro", "normflows", "zuko", "sbi")},
     "bridge": "zuko",
 }
-WITH_ANOTHER = ("attach", "Picard")  # those of Equation and Solver
+WITH_ANOTHER = ("Picard",)  # that of Solver
 OF_OTHERS = (  # what only a host or a command raises
     *("DataError", "StorageError", "UnmatchedContender", "UsageError"),
     *("IntegrationFailed", "InverseNotAvailable"),

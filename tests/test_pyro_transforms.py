@@ -201,3 +201,12 @@ def test_a_transform_says_which_side_is_explicit():
     assert repr(transform) == "InvertibleResidual(explicit='inverse')"
     assert repr(transform.inv) == "InvertibleResidual(explicit='forward')"
     assert repr(transform) in repr(ComposeTransformModule([transform]))
+
+
+def test_copies_have_a_layer_of_their_own_to_be_replaced():
+    transform = make_transform("forward")
+    block, other = transform.block, convolutions()
+    for twin in (transform.inv, transform.with_cache(0), transform.with_cache(1).inv):
+        twin.block = other
+        assert twin.block is other
+    assert transform.block is block

@@ -138,11 +138,16 @@ def check_tensor(name: str, x: Tensor) -> None:
 def check_dtype(name: str, x: Tensor, dtype: torch.dtype) -> None:
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {x.dtype}: {name}.to({dtype}).")
-    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+    if x.dtype != dtype and not is_cast((x.dtype, dtype), x.device):
         raise TypeError(
             f"{name} is {x.dtype} and the layer's weights are {dtype}: convert one of them, "
             f"{name}.to({dtype}) or layer.to({x.dtype})."
         )
+
+
+def is_cast(dtypes: tuple[torch.dtype, ...], device: torch.device) -> bool:
+    """Whether autocast brings tensors of these dtypes together, as it does all but float64."""
+    return torch.is_autocast_enabled(device.type) and torch.float64 not in dtypes
 
 
 def check_context(context: Tensor | None, x: Tensor, features: int | None) -> None:
@@ -161,7 +166,7 @@ def check_context(context: Tensor | None, x: Tensor, features: int | None) -> No
             f"context must have the shape ({len(x)}, {features}), a row for each sample, or "
             f"({features},), got {tuple(context.shape)}."
         )
-    if context.dtype != x.dtype and not torch.is_autocast_enabled(context.device.type):
+    if context.dtype != x.dtype and not is_cast((context.dtype, x.dtype), x.device):
         raise TypeError(
             f"context is {context.dtype} and the samples are {x.dtype}: convert one of them."
         )

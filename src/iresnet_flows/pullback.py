@@ -25,9 +25,23 @@ def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
     """The function of the tensors; in inference mode it is called without gradient instead.
 
     There `torch.func` records nothing before torch 2.12, and every derivative is 0.
+
+    Raises:
+        RuntimeError: Tensors are to be saved in another way, of which `torch.func` knows nothing.
     """
-    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+    if torch.compiler.is_compiling():
         return function(*tensors)
+    if not torch.is_inference_mode_enabled():
+        try:
+            return function(*tensors)
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            raise RuntimeError(
+                "a module of your own in a branch is differentiated by torch.func, which does not "
+                "go with torch.utils.checkpoint(use_reentrant=False) or save_on_cpu: give the "
+                "block memory='low' in their place, or take use_reentrant=True."
+            ) from error
     with torch.inference_mode(mode=False), torch.no_grad():
         return function(*map(plain, tensors))
 

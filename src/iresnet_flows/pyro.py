@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.distributions import constraints
@@ -20,6 +20,9 @@ try:
     from pyro.distributions import ConditionalTransformModule, TransformModule
 except ImportError as error:
     raise MissingExtra("pyro-ppl", "pyro") from error
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "ConditionalInvertibleResidual",
@@ -69,6 +72,12 @@ class LayerTransformModule(LayerTransform, TransformModule):
                 "the layer asks for a context: use ConditionalInvertibleResidual (or "
                 "ConditionalLayerTransformModule) and its condition(context)."
             )
+
+    def __copy__(self) -> Self:
+        """One with a layer of its own to be replaced; the parts of a module are in a dict."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__getstate__(), _modules=self._modules.copy())
+        return other
 
 
 class ConditionalLayerTransformModule(ConditionalTransformModule):

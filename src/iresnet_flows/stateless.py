@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from types import CellType, FunctionType, MethodType
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TORCH_ATTRIBUTES", "call_with"]
+__all__ = ["TORCH_ATTRIBUTES", "call_with", "floating"]
 
 TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
 """The attributes that torch gives every module; all others are the user's."""
@@ -26,6 +26,13 @@ def call_with(module: nn.Module, state: Mapping[str, Tensor], arguments: tuple[A
     if not torch.compiler.is_compiling():  # where the call leaves no trace, and copies are none
         module = hollow(module, state)
     return torch.func.functional_call(module, dict(state), arguments)
+
+
+def floating(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and buffers that have gradients and follow a change of dtype."""
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if tensor.is_floating_point():
+            yield name, tensor
 
 
 def hollow(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

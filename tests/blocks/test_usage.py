@@ -11,6 +11,7 @@ import pytest
 import torch
 from attacks import BRANCHES, near_and_far, norms
 from cases import Bounded, hostile
+from torch.utils.checkpoint import checkpoint
 
 from iresnet_flows import (
     CayleyBlock,
@@ -381,3 +382,61 @@ def test_autocast_leaves_log_dets_in_float32_and_solves_in_float64(name, side, l
     torch.testing.assert_close(value.float(), expected[0], rtol=tolerance, atol=tolerance)
     (value.float().sum() + logabsdet.sum()).backward()
     assert all(p.grad.isfinite().all() for p in block.parameters())
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_gradient_that_overflowed_reaches_its_own_sample_and_every_parameter(order):
+    block = InvertibleResidualBlock(LipschitzMLP(3, (6, 4))).double()
+    y = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    x = block.invert(y)
+    clean = torch.autograd.grad(x.sum(), y, create_graph=order == 2)[0]
+    cotangent = torch.ones_like(x)
+    cotangent[2, 1] = torch.inf
+    broken = torch.autograd.grad(block.invert(y), (y, *block.parameters()), cotangent)
+    rows = torch.tensor([0, 1, 3])
+    torch.testing.assert_close(broken[0][rows], clean[rows])
+    assert broken[0][2].isnan().all()
+    assert all(gradient.isnan().any() for gradient in broken[1:])
+
+
+def test_double_precision_is_refused_under_autocast_which_leaves_it():
+    block = InvertibleResidualBlock(LipschitzMLP(3, (6, 4)))
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(TypeError, match=r"x is torch.float64 and the layer's weights are"),
+    ):
+        block(torch.randn(4, 3, dtype=torch.float64))
+
+
+WITHOUT_VALUES = [name for name in BLOCKS if "claimed" not in name and "cayley" not in name]
+
+
+@pytest.mark.parametrize("name", WITHOUT_VALUES)
+def test_shapes_are_known_without_values(name):
+    make, event, kind = BLOCKS[name]
+    block = kind(make(), Exact()).to("meta")
+    context = block.context_features and torch.randn(5, block.context_features, device="meta")
+    y, logabsdet = block(torch.randn(5, *event, device="meta"), context)
+    assert y.shape == (5, *event)
+    assert logabsdet.shape == (5,)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_module_of_the_users_in_a_checkpoint_works_or_says_what_to_do(reentrant):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh())
+    torch.nn.init.orthogonal_(module[0].weight, gain=0.5)
+    block = InvertibleResidualBlock(ClaimedBranch(module, 0.6), Exact())
+    x = torch.randn(4, 3, requires_grad=True)
+    (truth,) = torch.autograd.grad(block(x)[1].sum(), x)
+
+    def score():
+        return checkpoint(lambda x: block(x)[1].sum(), x, use_reentrant=reentrant)
+
+    if reentrant:
+        score().backward()
+        torch.testing.assert_close(x.grad, truth)
+    else:
+        with pytest.raises(RuntimeError, match="give the block memory='low' in their place"):
+            score()
+    low = InvertibleResidualBlock(block.branch, Exact(), memory="low")
+    torch.testing.assert_close(torch.autograd.grad(low(x)[1].sum(), x)[0], truth)

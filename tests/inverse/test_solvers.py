@@ -274,13 +274,8 @@ def test_an_equation_of_a_matrix_has_the_gradients_of_the_closed_form(kind):
     matrix = 0.5 * torch.nn.init.orthogonal_(torch.empty(3, 3, dtype=torch.float64))
     matrix.requires_grad_()
     y = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    equation = Equation(
-        lambda m: FunctionMap(lambda z, m: z @ m.mT, others=(m,)),
-        kind(),
-        torch.tensor(0.5).double(),
-    )
-
-    result = equation.root(y, (matrix,))
+    h = FunctionMap(lambda z, m: z @ m.mT, others=(matrix,))
+    result = Equation(h, kind(), torch.tensor(0.5).double()).root(y)
     truth = torch.linalg.solve(torch.eye(3) + matrix, y.mT).mT
     torch.testing.assert_close(result, truth, rtol=1e-9, atol=1e-9)
     for one, other in zip(
@@ -317,8 +312,7 @@ def test_members_of_an_ensemble_share_their_right_hand_sides(kind):
     y = torch.ones(1, 2, dtype=torch.float64)
 
     def solve(scale, y):
-        equation = Equation(lambda s: FunctionMap(turned, (), (s,)), kind(), HARD)
-        return equation.root(y, (scale,))
+        return Equation(FunctionMap(turned, (), (scale,)), kind(), HARD).root(y)
 
     together = torch.func.vmap(solve, (0, None))(scales, y)
     assert torch.equal(together, torch.func.vmap(solve)(scales, y.expand(4, 1, 2)))

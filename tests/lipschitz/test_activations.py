@@ -93,6 +93,26 @@ def test_a_function_is_no_module():
 def test_a_slope_that_is_not_positive_and_finite_is_refused(slope):
     with pytest.raises(ValueError, match="slope must be a positive finite number"):
         Elementwise(nn.Tanh(), slope=slope)
+    activation = Elementwise(nn.Tanh(), slope=1.0)
+    with pytest.raises(ValueError, match="slope must be a positive finite number"):
+        activation.slope = slope
+    assert activation.slope == 1.0
+
+
+def test_buffers_of_a_module_follow_the_dtype_of_the_solver():
+    class Damped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("factor", torch.tensor(0.5))
+
+        def forward(self, z):
+            return self.factor * z.tanh()
+
+    block = InvertibleResidualBlock(
+        LipschitzMLP(2, (8, 8), activation=Elementwise(Damped(), slope=0.5))
+    )
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(block.invert(block.transform(x)), x, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["forward", "inverse", "log_abs_det"])

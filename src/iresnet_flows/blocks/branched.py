@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from iresnet_flows.blocks.recomputed import recomputed
 from iresnet_flows.checks import check_count, check_kind
-from iresnet_flows.inverse import Anderson, Equation, Solution, Solver, attach
+from iresnet_flows.inverse import Anderson, Equation, Solver
 from iresnet_flows.layers.contract import Layer
 from iresnet_flows.lipschitz.branches import Branch, Residual
 from iresnet_flows.logdet import Estimator, Exact, LogDet, RussianRoulette
 from iresnet_flows.logdet.functions import Function
-from iresnet_flows.maps.jacobians import Jacobian, Map
-from iresnet_flows.stateless import call_with
+from iresnet_flows.maps.contract import Map, require_closed
+from iresnet_flows.maps.derived import Negative
+from iresnet_flows.maps.jacobians import Jacobian
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,10 +49,6 @@ def solved(side: Side) -> Side:
         return side(*args, **kwargs)
 
     return cast("Side", solving)
-
-
-def itself(g: Map) -> Map:
-    return g
 
 
 class BranchedLayer(Layer):
@@ -123,110 +119,50 @@ class BranchedLayer(Layer):
         self.branch.check(x, context)
         return self.branch.at(context)
 
-    def root(
-        self,
-        g: Residual,
-        rhs: Tensor,
-        context: Tensor | None,
-        side: Callable[[Map], Map] = itself,
-    ) -> Tensor:
-        """The w with w + side(g)(w) = rhs, with its gradient."""
-        if not torch.is_grad_enabled():
-            return (self.solver or SOLVER).root(side(g), rhs, g.lipschitz)
-        equation, tensors = self.equation(g, rhs, context, side)
-        return equation.root(rhs, tensors, side(g))
+    def equation(self, g: Residual, sign: Literal[1, -1] = 1) -> Equation:
+        """The equation w + g(w) = b, or w - g(w) = b."""
+        h: Map = g if sign == 1 else Negative(g)
+        return Equation(h, self.solver or SOLVER, g.lipschitz)
 
-    def solution(
-        self,
-        g: Residual,
-        rhs: Tensor,
-        context: Tensor | None,
-        side: Callable[[Map], Map] = itself,
-    ) -> Solution:
-        """That w with its certified error, converged or not; the value has its gradient."""
-        equation, tensors = self.equation(g, rhs, context, side)
-        solution = equation.solver.solve(side(g), rhs, g.lipschitz)
-        return replace(solution, value=attach(equation, solution.value, rhs, tensors))
-
-    def equation(
-        self,
-        g: Residual,
-        rhs: Tensor,
-        context: Tensor | None,
-        side: Callable[[Map], Map] = itself,
-    ) -> tuple[Equation, tuple[Tensor, ...]]:
-        """That equation, and all tensors that it depends on."""
-        make, tensors = self.maker(context)
-
-        def sided(*values: Tensor) -> Map:
-            return side(make(*values))
-
-        return Equation(sided, self.solver or SOLVER, g.lipschitz), tensors
-
-    def measure(self, g: Residual, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
+    def measure(self, g: Residual, x: Tensor) -> tuple[Tensor, LogDet]:
         """g(x) and the log-det at x, from one pass."""
         if self.memory == "low" and torch.is_grad_enabled():
-            return self.measure_twice(x, context)
+            return self.measure_twice(g, x)
         value, jacobian = g.linearize(x)
         return value, self.estimate(g, jacobian, x)
 
     def estimate(self, g: Residual, jacobian: Jacobian, x: Tensor) -> LogDet:
         """The log-det at x, from the Jacobian there."""
         estimator = self.estimator(jacobian)
-        return estimator.attach(self.draw(estimator, g, jacobian, x), jacobian)
+        return estimator.attach(self.draw(estimator, g.lipschitz, jacobian, x), jacobian)
 
-    def measure_twice(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, LogDet]:
+    def measure_twice(self, g: Residual, x: Tensor) -> tuple[Tensor, LogDet]:
         """The same; the backward pass evaluates g anew, with what was drawn the first time."""
-        make, tensors = self.maker(context)
+        require_closed(g, x)
+        rebuild, lipschitz = g.rebuild, g.lipschitz
         drawn: list[tuple[Estimator, Any]] = []
 
-        def evaluate(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-            g = make(*values)
-            value, jacobian = g.linearize(x)
+        def evaluate(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+            value, jacobian = rebuild(*tensors).linearize(x)
             if not drawn:
                 estimator = self.estimator(jacobian)
-                drawn.append((estimator, self.draw(estimator, g, jacobian, x)))
+                drawn.append((estimator, self.draw(estimator, lipschitz, jacobian, x)))
             estimator, draw = drawn[0]
             return value, *estimator.attach(draw, jacobian)
 
-        value, *log_det = recomputed(evaluate, x, *tensors)
+        value, *log_det = recomputed(evaluate, x, *g.tensors)
         return value, LogDet(*log_det)
 
-    def maker(self, context: Tensor | None) -> tuple[Callable[..., Residual], tuple[Tensor, ...]]:
-        """The branch in place as a function of all tensors that it depends on, and these."""
-        at = At(self.branch)
-        named = dict(at.named_parameters())
-        names, tensors = tuple(named), tuple(named.values())
-        given = () if context is None else (context,)
-
-        def make(*values: Tensor) -> Residual:
-            state = dict(zip(names, values))
-            g: Residual = call_with(at, state, values[len(names) :])
-            return g
-
-        return make, (*tensors, *given)
-
-    def draw(self, estimator: Estimator, g: Residual, jacobian: Jacobian, x: Tensor) -> Any:
+    def draw(self, estimator: Estimator, lipschitz: Tensor, jacobian: Jacobian, x: Tensor) -> Any:
         generator = None
         seed = self.seed
         if seed is not None:
             generator = torch.Generator(x.device).manual_seed(seed)
         with torch.no_grad():
-            return estimator.draw(jacobian, x, g.lipschitz, generator, self.function)
+            return estimator.draw(jacobian, x, lipschitz, generator, self.function)
 
     def estimator(self, jacobian: Jacobian) -> Estimator:
         if self.log_det is not None:
             return self.log_det
         mode = "train" if self.training else "eval"
         return Exact() if jacobian.rank() <= EXACT_RANK[mode] else SERIES[mode]
-
-
-class At(nn.Module):
-    """`branch.at` as a forward, so that it can be called with other parameters."""
-
-    def __init__(self, branch: Branch) -> None:
-        super().__init__()
-        self.branch = branch
-
-    def forward(self, context: Tensor | None = None) -> Residual:
-        return self.branch.at(context)

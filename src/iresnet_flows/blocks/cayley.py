@@ -14,7 +14,6 @@ from iresnet_flows.inverse import Solution
 from iresnet_flows.inverse.iteration import norms
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import CAYLEY
-from iresnet_flows.maps.derived import Negative
 
 __all__ = ["CayleyBlock"]
 
@@ -79,30 +78,30 @@ class CayleyBlock(BranchedLayer):
     @solved
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         g = self.residual(y, context)
-        w = self.root(g, ROOT * y, context, Negative)
-        return ROOT * w - y, -self.measure(g, w, context)[1].value
+        w = self.equation(g, -1).root(ROOT * y)
+        return ROOT * w - y, -self.measure(g, w)[1].value
 
     @solved
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return ROOT * self.root(self.residual(x, context), ROOT * x, context) - x
+        return ROOT * self.equation(self.residual(x, context)).root(ROOT * x) - x
 
     @solved
     def deferred(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Callable[[], Tensor]]:
         g = self.residual(x, context)
-        w = self.root(g, ROOT * x, context)
-        return ROOT * w - x, lambda: self.measure(g, w, context)[1].value
+        w = self.equation(g).root(ROOT * x)
+        return ROOT * w - x, lambda: self.measure(g, w)[1].value
 
     @solved
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
-        return ROOT * self.root(self.residual(y, context), ROOT * y, context, Negative) - y
+        return ROOT * self.equation(self.residual(y, context), -1).root(ROOT * y) - y
 
     @solved
     def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
         """The inverse with its certified error, converged or not; the value has its gradient."""
         g = self.residual(y, context)
-        solution = self.solution(g, ROOT * y, context, Negative)
+        solution = self.equation(g, -1).solve(ROOT * y)
         w = solution.value
         x = ROOT * w - y
         with torch.no_grad():
@@ -113,4 +112,4 @@ class CayleyBlock(BranchedLayer):
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> LogDet:
         """log|det(dy/dx)| at x with its standard error and a bound of its bias."""
         g = self.residual(x, context)
-        return self.measure(g, self.root(g, ROOT * x, context), context)[1]
+        return self.measure(g, self.equation(g).root(ROOT * x))[1]

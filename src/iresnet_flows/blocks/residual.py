@@ -30,8 +30,9 @@ class InvertibleResidualBlock(BranchedLayer):
             which has no bias, with one probe in train mode and four in eval mode.
         solver: How the inverse is solved. None: `Anderson` with its defaults.
         memory: ``low`` keeps x and what was drawn for the backward pass, three vectors a sample
-            for a series whatever its length, and evaluates g once more there. Such a log-det has
-            first derivatives only, and says so when asked for more.
+            for a series whatever its length, beside the shifts and scales that a context gives
+            the hidden layers, and evaluates g once more there. Such a log-det has first
+            derivatives only, and says so when asked for more.
 
     Shapes:
         x and y ``(B, *event)``, context ``(B, *context_event)``, logabsdet (B,), all of one dtype.
@@ -62,15 +63,15 @@ class InvertibleResidualBlock(BranchedLayer):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """y = x + g(x) and log|det(I + J_g(x))|."""
-        value, log_det = self.measure(self.residual(x, context), x, context)
+        value, log_det = self.measure(self.residual(x, context), x)
         return x + value, log_det.value
 
     @solved
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The x with x + g(x) = y, and minus log|det(I + J_g(x))|."""
         g = self.residual(y, context)
-        x = self.root(g, y, context)
-        return x, -self.measure(g, x, context)[1].value
+        x = self.equation(g).root(y)
+        return x, -self.measure(g, x)[1].value
 
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y = x + g(x) alone."""
@@ -88,13 +89,13 @@ class InvertibleResidualBlock(BranchedLayer):
     @solved
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The x with x + g(x) = y alone."""
-        return self.root(self.residual(y, context), y, context)
+        return self.equation(self.residual(y, context)).root(y)
 
     @solved
     def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
         """The inverse with its certified error, converged or not; the value has its gradient."""
-        return self.solution(self.residual(y, context), y, context)
+        return self.equation(self.residual(y, context)).solve(y)
 
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> LogDet:
         """log|det(I + J_g(x))| with its standard error and a bound of its bias."""
-        return self.measure(self.residual(x, context), x, context)[1]
+        return self.measure(self.residual(x, context), x)[1]

@@ -1,6 +1,6 @@
 """Solving x + g(x) = y: how to step, when to stop, and gradients through a solve."""
 
-from iresnet_flows.inverse.implicit import Equation, attach
+from iresnet_flows.inverse.implicit import Equation
 from iresnet_flows.inverse.iteration import Picard, Solver
 from iresnet_flows.inverse.solutions import Solution
 from iresnet_flows.inverse.solvers import Anderson, FixedPoint, Newton
@@ -13,5 +13,4 @@ __all__ = [
     "Picard",
     "Solution",
     "Solver",
-    "attach",
 ]

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from iresnet_flows.inverse.iteration import Solver
+from iresnet_flows.inverse.solutions import Solution
+from iresnet_flows.maps.contract import Map, require_closed
 from iresnet_flows.maps.derived import Linear, Transposed
-from iresnet_flows.maps.jacobians import Map
 from iresnet_flows.nodes import node
 
-__all__ = ["Equation", "attach"]
+__all__ = ["Equation"]
 
 
 @dataclass(frozen=True)
 class Equation:
-    r"""The equation :math:`z + h(z; \theta) = b` for a contraction h.
+    r"""The equation :math:`z + h(z) = b` for a contraction h.
 
     Arguments:
-        make: Gives the map :math:`h(\cdot; \theta)` from the tensors :math:`\theta`.
+        h: The map, which says on which tensors :math:`\theta` it depends.
         solver: Solves it.
-        lipschitz: The Lipschitz constant of h in z, below one, a scalar tensor.
+        lipschitz: The Lipschitz constant of h, below one, a scalar tensor.
 
     Example:
         >>> import torch
         >>> from iresnet_flows import FixedPoint
         >>> from iresnet_flows.inverse import Equation
         >>> from iresnet_flows.maps import FunctionMap
-        >>> def make(scale):
-        ...     return FunctionMap(lambda z, s: s * z.sin(), (), (scale,))
-        >>> equation = Equation(make, FixedPoint(), torch.tensor(0.5))
         >>> scale = torch.tensor(0.5, requires_grad=True)
-        >>> z = equation.root(torch.ones(1, 1), (scale,))
+        >>> h = FunctionMap(lambda z, s: s * z.sin(), others=(scale,))
+        >>> z = Equation(h, FixedPoint(), torch.tensor(0.5)).root(torch.ones(1, 1))
         >>> bool((z + scale * z.sin() - 1).abs() < 1e-5)
         True
         >>> z.sum().backward()
@@ -43,25 +43,32 @@ class Equation:
         True
     """
 
-    make: Callable[..., Map]
+    h: Map
     solver: Solver
     lipschitz: Tensor
 
-    def root(self, rhs: Tensor, tensors: tuple[Tensor, ...], h: Map | None = None) -> Tensor:
-        """The solution with its gradient; h is the map of these tensors, where it is at hand."""
-        with torch.no_grad():
-            h = self.make(*tensors) if h is None else h
-            value = self.solver.root(h, rhs, self.lipschitz)
-        return attach(self, value, rhs, tensors)
+    def root(self, rhs: Tensor) -> Tensor:
+        """The solution with its gradient."""
+        return self.attach(self.solver.root(self.h, rhs, self.lipschitz), rhs)
 
-    def adjoint(self) -> Equation:
-        r"""The equation :math:`u + J_h(z; \theta)^\top u = b`, with :math:`(z, \theta)`."""
+    def solve(self, rhs: Tensor) -> Solution:
+        """The solution with its certified error, converged or not; the value has its gradient."""
+        solution = self.solver.solve(self.h, rhs, self.lipschitz)
+        return replace(solution, value=self.attach(solution.value, rhs))
 
-        def make(z: Tensor, *tensors: Tensor) -> Map:
-            return Linear(Transposed(self.make(*tensors).linearize(z)[1]))
+    def attach(self, value: Tensor, rhs: Tensor) -> Tensor:
+        r"""The solved value with the gradient of the root in b and in :math:`\theta`.
 
-        # A cotangent has no scale of its own, so its tolerance is relative alone.
-        return Equation(make, self.solver.relative(), self.lipschitz)
+        The gradient costs one solve with the transposed Jacobian; nothing of the iteration is
+        kept.
+        """
+        if not torch.is_grad_enabled():
+            return value
+        require_closed(self.h, value)
+        solved: Tensor = node(
+            Root, self.h.rebuild, self.solver, self.lipschitz, value, rhs, *self.h.tensors
+        )
+        return solved
 
 
 class Root(torch.autograd.Function):
@@ -75,32 +82,31 @@ class Root(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(equation: Equation, z: Tensor, rhs: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(
+        rebuild: Callable[..., Map],
+        solver: Solver,
+        lipschitz: Tensor,
+        z: Tensor,
+        rhs: Tensor,
+        *tensors: Tensor,
+    ) -> Tensor:
         return z.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.equation, _, _, *tensors = inputs
-        ctx.save_for_backward(output, *tensors)
+        ctx.rebuild, ctx.solver, lipschitz, _, _, *tensors = inputs
+        ctx.save_for_backward(lipschitz, output, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        z, *tensors = ctx.saved_tensors
-        u = ctx.equation.adjoint().root(cotangents[0], (z, *tensors))
-        pull = torch.func.vjp(lambda *t: ctx.equation.make(*t)(z), *tensors)[1]
-        return None, None, u, *(-t for t in pull(u))
-
-
-def attach(equation: Equation, value: Tensor, rhs: Tensor, tensors: tuple[Tensor, ...]) -> Tensor:
-    r"""The solved value with the gradient of the equation's root in rhs and the tensors.
-
-    The gradient costs one solve with the transposed Jacobian; nothing of the iteration is kept.
-    `Equation.root` solves and attaches.
-
-    Arguments:
-        equation: What the value solves.
-        value: The solution z, with shape ``(B, *event)``.
-        rhs: The right-hand side b.
-        tensors: The tensors :math:`\theta` that the map is made of.
-    """
-    return node(Root, equation, value, rhs, *tensors)
+        lipschitz, z, *tensors = ctx.saved_tensors
+        jacobian = ctx.rebuild(*tensors).linearize(z)[1]
+        # A cotangent has no scale of its own, so its tolerance is relative alone.
+        adjoint = Equation(Linear(Transposed(jacobian)), ctx.solver.relative(), lipschitz)
+        # Gradients that overflowed are for their author to see, as with any other layer.
+        whole = cotangents[0].flatten(1).isfinite().all(1)
+        whole = whole.reshape(-1, *[1] * (z.dim() - 1))
+        u = adjoint.root(torch.where(whole, cotangents[0], 0.0))
+        u = torch.where(whole, u, math.nan)
+        pull = torch.func.vjp(lambda *t: ctx.rebuild(*t)(z), *tensors)[1]
+        return *[None] * 4, u, *(-t for t in pull(u))

@@ -12,7 +12,7 @@ from torch import Tensor
 from iresnet_flows.checks import check_count, check_number
 from iresnet_flows.concrete import concrete, is_wrapped
 from iresnet_flows.inverse.solutions import Solution, require_converged
-from iresnet_flows.maps.jacobians import Map
+from iresnet_flows.maps.contract import Map
 
 __all__ = ["Picard", "Solver", "State", "norms", "per_sample"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iresnet_flows.checks import check_count
 from iresnet_flows.inverse.iteration import Picard, Solver, norms, per_sample
-from iresnet_flows.maps.jacobians import Map
+from iresnet_flows.maps.contract import Map
 from iresnet_flows.maps.matrices import inverse_plus_identity
 
 __all__ = ["Anderson", "FixedPoint", "Newton"]

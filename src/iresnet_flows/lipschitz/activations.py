@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,14 @@ class Activation(AbstractModule):
 
 class Fixed(Activation):
     """An activation without parameters."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return ()
+
+    @property
+    def rebuild(self) -> Callable[..., Nonlinearity]:
+        return self.at
 
     def at(self) -> Nonlinearity:
         return self
@@ -182,8 +190,13 @@ class SharpLipSwish:
 
     beta: Tensor
 
-    def to(self, dtype: torch.dtype) -> SharpLipSwish:
-        return type(self)(self.beta.to(dtype))
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.beta,)
+
+    @property
+    def rebuild(self) -> Callable[..., SharpLipSwish]:
+        return type(self)
 
     def value(self, z: Tensor) -> Tensor:
         return z * torch.sigmoid(self.beta * z) / 1.1

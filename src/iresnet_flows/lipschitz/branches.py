@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iresnet_flows.abstract import AbstractModule
 from iresnet_flows.checks import check_count, check_lipschitz
-from iresnet_flows.maps.jacobians import Map
+from iresnet_flows.maps.contract import Map
 
 __all__ = ["BoundedBranch", "Branch", "Residual"]
 

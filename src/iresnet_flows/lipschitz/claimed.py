@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -13,8 +12,9 @@ from iresnet_flows.checks import check_context, check_dtype, check_kind, check_t
 from iresnet_flows.concrete import concrete
 from iresnet_flows.errors import BrokenLipschitzClaim
 from iresnet_flows.lipschitz.branches import BoundedBranch
+from iresnet_flows.maps.contract import require_closed
 from iresnet_flows.maps.functions import FunctionJacobian, FunctionMap
-from iresnet_flows.stateless import call_with
+from iresnet_flows.stateless import call_with, floating
 
 __all__ = ["ClaimedBranch"]
 
@@ -117,14 +117,6 @@ def require_single_samples(module: nn.Module) -> None:
             )
 
 
-def floating(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The parameters and buffers that have gradients and follow a change of dtype."""
-    for named in (module.named_parameters(), module.named_buffers()):
-        for name, tensor in named:
-            if tensor.is_floating_point():
-                yield name, tensor
-
-
 @dataclass(frozen=True)
 class ModuleCall:
     """A module as a function of x, a context if there is one, and its named tensors.
@@ -201,6 +193,8 @@ class ClaimedMap(FunctionMap):
         return self.tested(x, super().__call__(x))
 
     def linearize(self, x: Tensor) -> tuple[Tensor, ClaimedJacobian]:
+        if torch.is_grad_enabled():
+            require_closed(self, x)
         claim = self.claim.with_precision_of(x)
         jacobian = ClaimedJacobian(self.call, x, self.rows, self.others, claim)
         return self.tested(x, jacobian.value()), jacobian

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.lipschitz.norms import Bounds, scaled, schatten_norms
+from iresnet_flows.precision import full_precision
 
 __all__ = ["convolution_norm_bound", "convolution_norms"]
 
@@ -100,7 +101,7 @@ class Spectrum:
     def __init__(self, weight: Tensor) -> None:
         m, n, k, _ = self.shape = weight.shape
         self.dtype = weight.dtype
-        with torch.autocast(weight.device.type, enabled=False):
+        with full_precision(weight):
             wide, self.scale = scaled(weight, few=False)
             self.waves = plane_waves(k // 2, DENSITY * (k // 2), wide)
             taps = wide.flatten(2).permute(2, 0, 1).flatten(1)

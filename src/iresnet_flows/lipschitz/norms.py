@@ -12,6 +12,7 @@ from torch import Tensor
 
 from iresnet_flows.checks import check_tensor
 from iresnet_flows.nodes import node
+from iresnet_flows.precision import full_precision
 from iresnet_flows.remembered import Remembered
 
 __all__ = [
@@ -78,7 +79,7 @@ def schatten_norms(stacks: Sequence[Tensor]) -> Bounds:
     order: list[int] = []
     values: list[Tensor] = []
     slopes: dict[int, Tensor] = {}
-    with torch.autocast(stacks[0].device.type, enabled=False):
+    with full_precision(stacks[0]):
         talls = [u if u.shape[-2] >= u.shape[-1] else u.mH for u in stacks]
         for group in alike(talls):
             order += group

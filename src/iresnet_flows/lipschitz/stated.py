@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +15,9 @@ from iresnet_flows.checks import check_kind, check_number
 from iresnet_flows.concrete import concrete, is_recorded
 from iresnet_flows.errors import BrokenLipschitzClaim
 from iresnet_flows.lipschitz.activations import Activation
-from iresnet_flows.maps.jacobians import cast
 from iresnet_flows.maps.perceptrons import Nonlinearity
 from iresnet_flows.pullback import vjp
-from iresnet_flows.stateless import call_with
+from iresnet_flows.stateless import call_with, floating
 
 __all__ = ["Elementwise"]
 
@@ -50,27 +52,37 @@ class Elementwise(Activation):
     def __init__(self, module: nn.Module, slope: float) -> None:
         super().__init__()
         check_kind("module", module, nn.Module, "a torch.nn.Module")
-        check_number("slope", slope)
-        if not 0 < slope < math.inf:
-            raise ValueError(f"slope must be a positive finite number, got {slope!r}.")
-
         self.module = module
-        self.slope = float(slope)
+        self.slope = slope
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a slope that is none, at the start and whenever it is set."""
+        if name == "slope":
+            check_number("slope", value)
+            if not 0 < value < math.inf:
+                raise ValueError(f"slope must be a positive finite number, got {value!r}.")
+            value = float(value)
+        super().__setattr__(name, value)
 
     def at(self) -> Nonlinearity:
-        return WithState(self.module, dict(self.module.named_parameters()), self.slope)
+        return WithState(self.module, dict(floating(self.module)), self.slope)
 
 
 @dataclass(frozen=True)
 class WithState:
-    """A module with its parameters in place, and the slope that is stated of it."""
+    """A module with its tensors in place, and the slope that is stated of it."""
 
     module: nn.Module
     state: dict[str, Tensor]
     slope: float
 
-    def to(self, dtype: torch.dtype) -> WithState:
-        return replace(self, state={n: cast(t, dtype) for n, t in self.state.items()})
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(self.state.values())
+
+    @property
+    def rebuild(self) -> Callable[..., WithState]:
+        return partial(with_state, self.module, tuple(self.state), self.slope)
 
     def value(self, z: Tensor) -> Tensor:
         value: Tensor = call_with(self.module, self.state, (z,))
@@ -85,6 +97,12 @@ class WithState:
             require_alone(slopes - signs * pull(signs)[0], error)
             require_slope(slopes, self.slope, error)
         return value, slopes.unsqueeze(1)
+
+
+def with_state(
+    module: nn.Module, names: tuple[str, ...], slope: float, *tensors: Tensor
+) -> WithState:
+    return WithState(module, dict(zip(names, tensors, strict=True)), slope)
 
 
 def scattered_signs(like: Tensor) -> Tensor:

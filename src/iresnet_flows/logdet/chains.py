@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from iresnet_flows.concrete import concrete
-from iresnet_flows.logdet.estimates import LogDet, full_precision
+from iresnet_flows.logdet.estimates import LogDet
 from iresnet_flows.logdet.functions import Function
 from iresnet_flows.logdet.gradients import with_gradient
 from iresnet_flows.maps.jacobians import Jacobian
+from iresnet_flows.precision import full_precision
 from iresnet_flows.ranks import sum_over_batch
 
 __all__ = ["Chain", "Draw", "attach"]

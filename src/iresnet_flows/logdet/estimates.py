@@ -10,7 +10,7 @@ from torch import Tensor
 from iresnet_flows.logdet.functions import RESIDUAL, Function
 from iresnet_flows.maps.jacobians import Jacobian
 
-__all__ = ["Estimator", "LogDet", "full_precision"]
+__all__ = ["Estimator", "LogDet"]
 
 
 class LogDet(NamedTuple):
@@ -67,8 +67,3 @@ class Estimator(Protocol):
 
     def attach(self, draw: Any, jacobian: Jacobian) -> LogDet:
         """The estimate from what was drawn, with its gradient."""
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """Products without autocast: the terms of a log-det cancel, and bfloat16 has two digits."""
-    return torch.autocast(like.device.type, enabled=False)

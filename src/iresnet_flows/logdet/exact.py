@@ -8,11 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.logdet.estimates import LogDet, full_precision
+from iresnet_flows.logdet.estimates import LogDet
 from iresnet_flows.logdet.functions import RESIDUAL, Function
 from iresnet_flows.logdet.gradients import with_gradient
 from iresnet_flows.maps.jacobians import Jacobian
 from iresnet_flows.maps.matrices import inverse_plus_identity
+from iresnet_flows.precision import full_precision
 
 __all__ = ["Exact", "logdet_plus_identity"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iresnet_flows.logdet.estimates import full_precision
 from iresnet_flows.maps.jacobians import Jacobian
 from iresnet_flows.nodes import node
+from iresnet_flows.precision import full_precision
 
 __all__ = ["Weigh", "with_gradient"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -166,5 +167,16 @@ class DensePerceptron(Perceptron):
         kept, added = (factors.unbind() for factors in self.shares.unbind(1))
         return zip(self.maps, self.biases, self.activations, kept, added)
 
-    def to(self, dtype: torch.dtype) -> Perceptron:
-        return Perceptron.to(replace(self, shares=self.shares.to(dtype)), dtype)
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return *super().tensors, self.shares
+
+    @property
+    def rebuild(self) -> Callable[..., DensePerceptron]:
+        bare = replace(self, shares=self.shares.new_empty(0))
+        return partial(share, super(DensePerceptron, bare).rebuild)
+
+
+def share(rebuild: Callable[..., Any], *tensors: Tensor) -> DensePerceptron:
+    shared: DensePerceptron = replace(rebuild(*tensors[:-1]), shares=tensors[-1])
+    return shared

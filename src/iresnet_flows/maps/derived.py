@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
-from iresnet_flows.maps.jacobians import Jacobian, Map
+from iresnet_flows.maps.contract import Map, Rebuilt
+from iresnet_flows.maps.jacobians import Jacobian
 
 __all__ = ["Linear", "Negative", "Transposed"]
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Derived(Jacobian):
         return type(self)(self.jacobian.take(rows))
 
 
-def derive(kind: type[Derived], rebuild: Callable[..., Jacobian], *tensors: Tensor) -> Derived:
+def derive(kind: Callable[[Any], Kind], rebuild: Callable[..., Any], *tensors: Tensor) -> Kind:
     return kind(rebuild(*tensors))
 
 
@@ -67,7 +70,7 @@ class Negated(Derived):
 
 
 @dataclass(frozen=True)
-class Negative:
+class Negative(Rebuilt):
     """The map x -> -g(x)."""
 
     g: Map
@@ -82,12 +85,17 @@ class Negative:
     def take(self, rows: Tensor) -> Negative:
         return Negative(self.g.take(rows))
 
-    def to(self, dtype: torch.dtype) -> Negative:
-        return Negative(self.g.to(dtype))
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.g.tensors
+
+    @property
+    def rebuild(self) -> Callable[..., Negative]:
+        return partial(derive, Negative, self.g.rebuild)
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Rebuilt):
     """The linear map v -> J v of vectors (B, *event)."""
 
     jacobian: Jacobian
@@ -101,5 +109,10 @@ class Linear:
     def take(self, rows: Tensor) -> Linear:
         return Linear(self.jacobian.take(rows))
 
-    def to(self, dtype: torch.dtype) -> Linear:
-        return Linear(self.jacobian.to(dtype))
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.jacobian.tensors
+
+    @property
+    def rebuild(self) -> Callable[..., Linear]:
+        return partial(derive, Linear, self.jacobian.rebuild)

@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.maps.jacobians import Jacobian, cast
+from iresnet_flows.maps.contract import Rebuilt
+from iresnet_flows.maps.jacobians import Jacobian
 from iresnet_flows.pullback import Pull, vjp
 
 __all__ = ["FunctionJacobian", "FunctionMap"]
@@ -20,7 +21,7 @@ COPIES = 4096  # the samples of a pass for a dense Jacobian
 
 
 @dataclass(frozen=True)
-class FunctionMap:
+class FunctionMap(Rebuilt):
     """A function of x, with its other arguments in place, that treats each sample alone.
 
     Arguments:
@@ -53,9 +54,17 @@ class FunctionMap:
     def take(self, rows: Tensor) -> FunctionMap:
         return replace(self, rows=tuple(t[rows] for t in self.rows))
 
-    def to(self, dtype: torch.dtype) -> FunctionMap:
-        rows, others = (tuple(cast(t, dtype) for t in ts) for ts in (self.rows, self.others))
-        return replace(self, rows=rows, others=others)
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return *self.rows, *self.others
+
+    @property
+    def rebuild(self) -> Callable[..., FunctionMap]:
+        return partial(fill, replace(self, rows=(), others=()), len(self.rows))
+
+
+def fill(empty: FunctionMap, count: int, *tensors: Tensor) -> FunctionMap:
+    return replace(empty, rows=tensors[:count], others=tensors[count:])
 
 
 @dataclass(frozen=True)

@@ -3,55 +3,29 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from iresnet_flows.maps.contract import Rebuilt
 from iresnet_flows.maps.linear import LinearMap
 from iresnet_flows.maps.traces import cheap_traces, one_layer_traces, two_layer_trace
 
 __all__ = [
     "ChainJacobian",
     "Jacobian",
-    "Map",
     "MatrixJacobian",
     "add_up",
-    "cast",
     "gather",
     "spread",
 ]
 
 
-class Map(Protocol):
-    """A map with all that it depends on in place, for a batch of points.
-
-    Example:
-        >>> import torch
-        >>> from iresnet_flows.maps import FunctionMap, Map
-        >>> g: Map = FunctionMap(lambda x, scale: scale * x, rows=(torch.tensor([[1.0], [2.0]]),))
-        >>> g.take(torch.tensor([1]))(torch.ones(1, 3))
-        tensor([[2., 2., 2.]])
-    """
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The value at x, with shape ``(B, *event)``."""
-
-    def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
-        """The value at x and the Jacobian there, from one pass."""
-
-    def take(self, rows: Tensor) -> Map:
-        """The map for some of the rows of the batch, by their indices."""
-
-    def to(self, dtype: torch.dtype) -> Map:
-        """The map with all that it depends on in that dtype."""
-
-
-class Jacobian(ABC):
+class Jacobian(Rebuilt):
     """The square Jacobians J of a map at a batch of B points; everything is differentiable.
 
     Vectors have the shape ``(p, B, *event)``, with any number p of them at each point.
@@ -73,16 +47,6 @@ class Jacobian(ABC):
         """The number d of elements of a sample."""
         return math.prod(self.batch_event[1:])
 
-    @property
-    @abstractmethod
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All that J depends on."""
-
-    @property
-    @abstractmethod
-    def rebuild(self) -> Callable[..., Jacobian]:
-        """Gives a J like this one from other tensors, and keeps none of these."""
-
     @abstractmethod
     def apply(self, v: Tensor) -> Tensor:
         """J v."""
@@ -94,10 +58,6 @@ class Jacobian(ABC):
     @abstractmethod
     def take(self, rows: Tensor) -> Jacobian:
         """J for some of the rows of the batch, by their indices."""
-
-    def to(self, dtype: torch.dtype) -> Jacobian:
-        """J in that dtype."""
-        return self.rebuild(*(cast(t, dtype) for t in self.tensors))
 
     def known_traces(self, count: int) -> int:
         """How many of the first `count` traces of powers cost no more than a product or so."""
@@ -154,11 +114,6 @@ class Jacobian(ABC):
             return rebuild(*tensors).apply(v)
 
         return torch.func.vjp(product, *self.tensors)[1](w)
-
-
-def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor in that dtype, if it holds real numbers; indices stay what they are."""
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def as_matrices(columns: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
+from iresnet_flows.maps.contract import Rebuilt
 from iresnet_flows.maps.jacobians import ChainJacobian, Jacobian, MatrixJacobian
 from iresnet_flows.maps.linear import LinearMap
 
@@ -24,8 +26,13 @@ class Nonlinearity(Protocol):
     def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The features and their derivatives, with shape (B, k, h, *space)."""
 
-    def to(self, dtype: torch.dtype) -> Nonlinearity:
-        """The function with all that it depends on in that dtype."""
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it depends on."""
+
+    @property
+    def rebuild(self) -> Callable[..., Nonlinearity]:
+        """Gives a function like this one from other tensors, and keeps none of these."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,20 @@ class Scaled:
         *batch, h = self.scale.shape
         return copies * self.scale.reshape(*batch, 1, h, *[1] * (copies.dim() - 3))
 
-    def to(self, dtype: torch.dtype) -> Scaled:
-        return Scaled(self.nonlinearity.to(dtype), self.scale.to(dtype))
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return *self.nonlinearity.tensors, self.scale
+
+    @property
+    def rebuild(self) -> Callable[..., Scaled]:
+        return partial(scale, self.nonlinearity.rebuild)
 
     def take(self, rows: Tensor) -> Scaled:
         return replace(self, scale=per_row(self.scale, rows))
+
+
+def scale(rebuild: Callable[..., Nonlinearity], *tensors: Tensor) -> Scaled:
+    return Scaled(rebuild(*tensors[:-1]), tensors[-1])
 
 
 def copies(features: Tensor, z: Tensor) -> Tensor:
@@ -79,7 +95,7 @@ def weight_shapes(
 
 
 @dataclass(frozen=True)
-class Perceptron:
+class Perceptron(Rebuilt):
     r"""The map :math:`x \mapsto W_L a(\cdots a(W_1 x + b_1) \cdots) + b_L`.
 
     Arguments:
@@ -114,12 +130,31 @@ class Perceptron:
         activations = tuple(a.take(rows) if isinstance(a, Scaled) else a for a in self.activations)
         return replace(self, biases=biases, activations=activations)
 
-    def to(self, dtype: torch.dtype) -> Perceptron:
-        """The map in that dtype."""
-        activations = tuple(a.to(dtype) for a in self.activations)
-        maps = tuple(type(m)(m.weight.to(dtype)) for m in self.maps)
-        biases = tuple(b.to(dtype) for b in self.biases)
-        return replace(self, maps=maps, biases=biases, activations=activations)
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        inner = (t for a in self.activations for t in a.tensors)
+        return *(m.weight for m in self.maps), *self.biases, *inner
+
+    @property
+    def rebuild(self) -> Callable[..., Perceptron]:
+        maps = tuple(type(m) for m in self.maps)
+        activations = tuple((len(a.tensors), a.rebuild) for a in self.activations)
+        return partial(fill, replace(self, maps=(), biases=(), activations=()), maps, activations)
+
+
+def fill(
+    empty: Perceptron,
+    maps: Sequence[Callable[[Tensor], LinearMap]],
+    activations: Sequence[tuple[int, Callable[..., Nonlinearity]]],
+    *tensors: Tensor,
+) -> Perceptron:
+    rest = iter(tensors)
+    return replace(
+        empty,
+        maps=tuple(m(w) for m, w in zip(maps, rest)),
+        biases=tuple(islice(rest, len(maps))),
+        activations=tuple(a(*islice(rest, count)) for count, a in activations),
+    )
 
 
 def per_row(values: Tensor, rows: Tensor) -> Tensor:
