@@ -116,7 +116,7 @@ def claim_folder(folder: Path, settings: dict[str, Any], resume: bool) -> None:
             if before.get(name) != value:
                 raise UsageError(
                     f"{folder} was begun with {name} {before.get(name)}, not {value}: give the "
-                    "same command, or name another --out."
+                    "same command on the same data, or name another --out."
                 )
         return
 

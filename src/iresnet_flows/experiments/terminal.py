@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.box import SIMPLE, SIMPLE_HEAD
@@ -15,6 +14,7 @@ from rich.table import Table
 __all__ = [
     "Track",
     "budget_bars",
+    "counted",
     "counter",
     "narrow_table",
     "say_place",
@@ -30,6 +30,15 @@ Track = Callable[[Sequence[int]], Iterable[int]]
 def terminal(quiet: bool = False) -> Console:
     """The terminal, to which brackets in the name of a file are no styles."""
     return Console(quiet=quiet, markup=False)
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something.
+
+    >>> counted(1, "step"), counted(2, "step")
+    ('1 step', '2 steps')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def say_place(console: Console, what: str, path: Path) -> None:
@@ -75,8 +84,14 @@ def counter(console: Console) -> Progress:
 @contextmanager
 def tracked(console: Console, title: str) -> Iterator[Track]:
     """A bar for each sequence that is gone through within."""
-    with counter(console) as progress:
-        yield partial(progress.track, description=title)
+    with ExitStack() as stack:
+
+        def track(sequence: Sequence[int]) -> Iterable[int]:
+            # One that is shown and not used leaves an empty line, before an error say.
+            progress = stack.enter_context(counter(console))
+            return progress.track(sequence, description=title)
+
+        yield track
 
 
 def budget_bars(console: Console) -> Progress:

@@ -381,6 +381,8 @@ def test_several_seeds_give_mean_and_standard_error(tmp_path, monkeypatch):
 BAD = {
     "unknown data": (["two-moon"], "did you mean 'two-moons'"),
     "unknown model": (["digits", "--models", "glo"], "did you mean 'glow'"),
+    "a comma too many": (["digits", "--models", "glow,"], "Leave that comma out"),
+    "all and one": (["digits", "--models", "all,glow"], "leave out the rest of 'all,glow'"),
     "missing file": (["nowhere.csv"], "no such file"),
     "both budgets": (["--steps", 3, "--minutes", 1], "give one of them"),
     "no steps": (["--steps", 0], "at least 1"),
@@ -402,6 +404,15 @@ def test_bad_input_ends_with_one_line_and_code_2(arguments, advice, tmp_path, mo
     assert advice in said
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out" / "table1.json").exists()
+
+
+def test_a_comparison_without_a_finished_run_is_told_from_no_comparison(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "begun" / "runs" / "one").mkdir(parents=True)
+    for name, said in (("begun", "no run that has come to its end"), ("none", "no results: name")):
+        assert command(monkeypatch, "report", tmp_path / name, "--out", tmp_path / "out") == 2
+        assert said in capsys.readouterr().err
 
 
 def test_output_folder_that_is_a_file_is_refused(tmp_path, monkeypatch, capsys):
@@ -446,7 +457,7 @@ def test_damaged_results_are_named_in_one_line(name, junk, tmp_path, monkeypatch
 
     path.unlink()
     assert command(monkeypatch, "report", tmp_path) == 2
-    assert "holds no results" in capsys.readouterr().err
+    assert "holds no run that has come to its end" in capsys.readouterr().err
     assert not command(monkeypatch, *arguments)
     assert path.exists()
 

@@ -121,7 +121,7 @@ def test_a_built_in_set_has_its_shape(name, mnist):
     assert data.train.shape == (train, features)
     assert data.validation.shape == (validation, features)
     assert data.test.shape == (test, features)
-    assert data.discrete == (name in ("digits", "mnist"))
+    assert (data.discrete == (name in ("digits", "mnist"))).all()
     assert data.prepare(data.train).dtype == torch.float32
 
 
@@ -359,7 +359,7 @@ def test_csv_is_read_with_any_separator_and_with_or_without_header(tmp_path, sep
 
     assert data.name == "people.csv"
     assert data.columns == (header or ("x1", "x2"))
-    assert not data.discrete
+    assert not data.discrete.any()
     assert np.allclose(rows(data), in_order(normal(120, 2)), atol=1e-6)
 
 
@@ -387,7 +387,7 @@ def test_npy_of_any_real_type_is_read(tmp_path, dtype):
 
     assert data.columns == ("x1", "x2")
     assert np.array_equal(rows(data), in_order(values.astype("float64")))
-    assert data.discrete == (dtype not in ("float64", "float32", "float16"))
+    assert (data.discrete == (dtype not in ("float64", "float32", "float16"))).all()
 
 
 def test_parquet_is_read_without_the_index_of_pandas(tmp_path):
@@ -402,14 +402,32 @@ def test_parquet_is_read_without_the_index_of_pandas(tmp_path):
     assert np.array_equal(rows(data), in_order(values))
 
 
-def test_a_file_of_whole_numbers_is_discrete_and_one_fraction_makes_it_continuous(tmp_path):
+def test_a_column_of_whole_numbers_is_discrete_and_one_fraction_makes_it_continuous(tmp_path):
     values = np.random.default_rng(0).integers(0, 9, size=(120, 2)).astype(float)
     np.save(tmp_path / "whole.npy", values)
     values[0, 0] = 0.5
     np.save(tmp_path / "mixed.npy", values)
 
-    assert load(str(tmp_path / "whole.npy")).discrete
-    assert not load(str(tmp_path / "mixed.npy")).discrete
+    assert load(str(tmp_path / "whole.npy")).discrete.tolist() == [True, True]
+    assert load(str(tmp_path / "mixed.npy")).discrete.tolist() == [False, True]
+
+
+def test_of_mixed_columns_those_of_whole_numbers_alone_are_dequantised():
+    rng = np.random.default_rng(0)
+    values = np.stack((rng.normal(3, 2, 4000), rng.integers(0, 2, 4000)), 1)
+    data = datasets.split("mixed", table(values), np.array([False, True]))
+    plain = datasets.split("plain", table(values), discrete=False)
+
+    z = data.prepare(data.train)
+    assert torch.equal(z[:, 0], plain.prepare(plain.train)[:, 0])
+    u = z[:, 1].double() * data.std[1] + data.mean[1] - data.train[:, 1]
+    assert 0 <= u.min() < 0.01
+    assert 0.99 < u.max() < 1
+    torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=0.03, rtol=0)
+    torch.testing.assert_close(z.std(0), torch.ones(2), atol=0.03, rtol=0)
+    restored = data.restore(z)
+    assert torch.equal(restored[:, 1], data.train[:, 1])
+    torch.testing.assert_close(restored[:, 0], data.train[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_suffix_may_be_in_capitals_and_a_path_may_be_an_object(tmp_path):

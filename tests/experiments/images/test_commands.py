@@ -218,7 +218,9 @@ def test_interrupted_fit_goes_on_to_the_bit(data, tmp_path, monkeypatch, capsys)
         assert command(patch, *arguments, tmp_path / "parts") == 130
     assert "--resume" in capsys.readouterr().out
     assert torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["steps"] == 7
-    load_run(tmp_path / "parts")  # a run that is not finished has the weights of its checkpoint
+    # A run that is not finished has the weights of its checkpoint, and says so.
+    assert not command(monkeypatch, "score", tmp_path / "parts", data)
+    assert "is not finished: these are the weights of" in capsys.readouterr().out
 
     assert not command(monkeypatch, *arguments, tmp_path / "parts", "--resume")
     assert not command(monkeypatch, *arguments, tmp_path / "whole")
@@ -249,6 +251,29 @@ def test_other_settings_are_not_resumed(data, tmp_path, monkeypatch, capsys):
     assert not command(monkeypatch, "classify", data, "--steps", 2, "--out", run)
     assert command(monkeypatch, "classify", data, "--steps", 3, "--out", run, "--resume") == 2
     assert "was begun with steps 2" in capsys.readouterr().err
+
+
+def test_other_images_are_not_trained_on_under_the_same_name(data, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    arguments = ("fit", data, "--steps", 2, "--out", run)
+    assert not command(monkeypatch, *arguments)
+    path = data / "train-images-idx4-ubyte"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert command(monkeypatch, *arguments, "--resume") == 2
+    assert "was begun with images" in capsys.readouterr().err
+    path.write_bytes(whole)
+    assert not command(monkeypatch, *arguments, "--resume")
+
+
+def test_a_refused_sample_says_so_in_one_line(data, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    assert not command(monkeypatch, "fit", data, "--steps", 1, "--out", run)
+    capsys.readouterr()
+    assert command(monkeypatch, "sample", run, "--label", 1) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert len(said.err.splitlines()) == 1
 
 
 def test_a_run_is_not_overwritten(data, tmp_path, monkeypatch, capsys):
@@ -343,7 +368,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
 def test_a_set_of_one_test_image_has_no_standard_error(tmp_path, monkeypatch, capsys):
     data = write_folder(tmp_path / "mine", test=1)
     assert not command(monkeypatch, "fit", data, "--steps", 1, "--out", tmp_path / "run")
-    assert "+- nan bits/dim on 1 test images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 step in " in said
+    assert re.search(r"parameters\. \d+\.\d{4} bits/dim on 1 test image\.", said)
+    assert not command(monkeypatch, "score", tmp_path / "run", data)
+    assert re.search(r"\d{4} bits/dim \(1 test image\)", capsys.readouterr().out)
 
 
 def test_loss_that_is_no_number_ends_with_one_line(data, tmp_path, monkeypatch, capsys):

@@ -25,6 +25,7 @@ __all__ = [
     "check_seeds",
     "command_line",
     "interruptible",
+    "listed",
 ]
 
 INTERRUPTED = 130
@@ -92,6 +93,16 @@ def check_budget(steps: int | None, minutes: float | None, epochs: int | None = 
             raise UsageError(f"{name} must be at least 1, got {count}.")
     if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"--minutes must be a positive number, got {minutes:g}.")
+
+
+def listed(option: str, text: str | None) -> tuple[str, ...] | None:
+    """The names in a value with commas; None where the option is not given."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UsageError(f"{option} names nothing beside a comma: {text!r}. Leave that comma out.")
+    return names
 
 
 def check_jobs(jobs: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from iresnet_flows.errors import UsageError
-from iresnet_flows.experiments.commands.app import app, command_line, interruptible
+from iresnet_flows.experiments.commands.app import app, command_line, interruptible, listed
 from iresnet_flows.experiments.terminal import say_place, terminal
 
 __all__ = ["bench"]
@@ -36,7 +36,7 @@ def bench(
 
     if not 1 <= threads <= cores():
         raise UsageError(f"--threads must be 1 to {cores()}, the cores here, got {threads}.")
-    peers, absent = chosen(against.split(",") if against is not None else None)
+    peers, absent = chosen(listed("--against", against))
     for peer in peers:
         require_usable(peer)
 

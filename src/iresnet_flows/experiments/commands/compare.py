@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -17,6 +18,7 @@ from iresnet_flows.experiments.commands.app import (
     check_seeds,
     command_line,
     interruptible,
+    listed,
 )
 from iresnet_flows.experiments.terminal import say_place, terminal
 
@@ -82,8 +84,10 @@ def compare(
     check_device(device)
     check_seeds(seed or [])
     console = terminal()
-    named = None if models is None else models.split(",")
-    if models == "all":
+    named: Sequence[str] | None = listed("--models", models)
+    if named is not None and "all" in named:
+        if len(named) > 1:
+            raise UsageError(f"--models all has all of them: leave out the rest of {models!r}.")
         named, left_out = installed()
         console.print("\n".join(left_out))
     who = chosen(named, contender or [])

@@ -28,7 +28,10 @@ __all__ = ["classify", "fit"]
 MINUTES = 10.0
 EPOCHS = 200
 
-Data = Annotated[str, typer.Argument(help="mnist, cifar10, cifar100, or a folder of images.")]
+Data = Annotated[
+    str,
+    typer.Argument(help="mnist, cifar10, cifar100, or a folder of idx or CIFAR binary files."),
+]
 Scale = Annotated[str, typer.Option(help="The size of the model: quick, or paper.")]
 Out = Annotated[Path, typer.Option(help="The folder of the run.")]
 Minutes = Annotated[
@@ -169,6 +172,7 @@ def train_run(
         classes=images.classes,
         data=data,
         precision=machine.precision,
+        images=images.digest(),
     )
     begin(run, images, out, machine, resume)
     console = terminal(quiet=not first_rank())

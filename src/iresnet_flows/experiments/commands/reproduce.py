@@ -16,6 +16,7 @@ from iresnet_flows.experiments.commands.app import (
     check_seeds,
     command_line,
     interruptible,
+    listed,
 )
 from iresnet_flows.experiments.machines import cores
 from iresnet_flows.experiments.storage import alone_in, nothing_to_resume, output_folder
@@ -65,12 +66,12 @@ def reproduce(
     check_seeds(seed or [])
     if resume and not out.is_dir():
         raise nothing_to_resume(out)
-    names = tuple(models.split(",")) if models is not None else None
+    names = listed("--models", models)
     seeds = tuple(dict.fromkeys(seed)) if seed else None
     if data is not None and what not in ON_DATA:
         raise UsageError(f"--data belongs to {' and '.join(ON_DATA)}: leave it out.")
     if what == "posteriors":
-        chosen = targets.split(",") if targets is not None else None
+        chosen = listed("--targets", targets)
         posteriors(
             *(scale, chosen, names, minutes, seeds, observation, out),
             *(jobs or cores(), data_dir, resume),
@@ -91,7 +92,7 @@ def reproduce(
 
 def posteriors(
     scale: str,
-    targets: list[str] | None,
+    targets: tuple[str, ...] | None,
     models: tuple[str, ...] | None,
     minutes: float | None,
     seeds: tuple[int, ...] | None,

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import DataDir, app, check_device, check_seeds
 from iresnet_flows.experiments.data.bundled import PARTS
 from iresnet_flows.experiments.storage import output_folder, require_room
-from iresnet_flows.experiments.terminal import say_place, terminal, tracked
+from iresnet_flows.experiments.terminal import counted, say_place, terminal, tracked
 
 __all__ = ["sample", "score"]
 
@@ -56,6 +57,7 @@ def sample(
     made, model = load_run(run, device)
     require_drawable(path, made.shape[0])
     console = terminal()
+    say_unfinished(console, run)
     with output_folder(path.parent):
         require_room(path.parent, count * math.prod(made.shape))
         with tracked(console, "samples") as track:
@@ -67,7 +69,10 @@ def sample(
 @app.command()
 def score(
     run: Folder,
-    data: Annotated[str, typer.Argument(help="mnist, cifar10, cifar100, or a folder of images.")],
+    data: Annotated[
+        str,
+        typer.Argument(help="mnist, cifar10, cifar100, or a folder of idx or CIFAR binary files."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="A .csv or .npy file for the score of each image.")
     ] = None,
@@ -90,11 +95,26 @@ def score(
     if not len(images):
         raise UsageError(f"{data} has no {part} images: name another --part.")
     console = terminal()
+    say_unfinished(console, run)
     with output_folder(out.parent) if out is not None else nullcontext():
         with tracked(console, "scores") as track:
             found = scores.score(made, model, images, track)
+        images_read = counted(len(images), f"{part} image")
+        what = "mean and standard error, " if len(images) > 1 else ""
         for kind in found:
-            console.print(f"{kind} (mean and standard error, {len(images)} {part} images)")
+            console.print(f"{kind} ({what}{images_read})")
         if out is not None:
             scores.keep_scores(out, found)
             say_place(console, "The score of each image is in", out)
+
+
+def say_unfinished(console: Console, run: Path) -> None:
+    """Say of a training that has not come to its end that its weights are not the last."""
+    from iresnet_flows.experiments.images.runs import is_finished
+
+    if not is_finished(run):
+        console.print(
+            f"The training in {run} is not finished: these are the weights of its last "
+            "checkpoint. Go on with it by --resume.",
+            soft_wrap=True,
+        )

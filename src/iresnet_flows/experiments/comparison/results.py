@@ -109,7 +109,7 @@ class Data:
         train: The number of training rows.
         validation: That of validation rows.
         test: That of test rows.
-        discrete: Whether the entries are whole numbers, to be dequantised.
+        discrete: Whether there are columns of whole numbers, to be dequantised.
         low: The least of each column in the training rows, of the first two columns only.
         high: The largest, likewise.
     """
@@ -247,6 +247,11 @@ def found(folders: Sequence[Path]) -> list[Result]:
     results: dict[str, Result] = {}
     for folder in folders:
         here = list(beneath(folder))
+        if not here and any(folder.glob("**/runs/*")):
+            raise UsageError(
+                f"{folder} holds no run that has come to its end: give the command that began it "
+                "again."
+            )
         if not here:
             raise UsageError(f"{folder} holds no results: name the --out of a compare.")
         for result in here:

@@ -150,7 +150,7 @@ def blank(task: Task, who: Contender, dataset: Dataset) -> Result:
         train=len(dataset.train),
         validation=len(dataset.validation),
         test=len(dataset.test),
-        discrete=dataset.discrete,
+        discrete=bool(dataset.discrete.any()),
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from iresnet_flows.errors import DataError, unknown
 from iresnet_flows.experiments.data.bundled import breast_cancer, digits, read_parts
@@ -41,9 +42,9 @@ def names() -> tuple[str, ...]:
 def load(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset:
     """A built-in data set, or that of a file.
 
-    A file in which every entry is a whole number, up to 2^20 in size, is taken as discrete, for
-    a density on points has no bound; any other file is continuous. A built-in name goes before a
-    file of the same name: `./digits` is the file.
+    A column of a file in which every entry is a whole number, up to 2^20 in size, is taken as
+    discrete, for a density on points has no bound; any other one is continuous. A built-in name
+    goes before a file of the same name: `./digits` is the file.
 
     Arguments:
         name_or_path: One of `names()`, or a `.csv`, `.npy` or `.parquet` file.
@@ -78,14 +79,15 @@ def _from_file(path: Path) -> Dataset:
     """The data set of a file; a column that never changes is refused, of whole numbers too."""
     table = read(path)
     data = split(path.name, table, discrete=_whole(table.values))
-    require_variation(table, data.train)
+    require_variation(table, data.train, data.discrete)
 
     return data
 
 
-def _whole(values: Array) -> bool:
-    """Whether all entries are whole numbers whose cells float32 can tell apart."""
-    return bool((values == np.floor(values)).all() and (np.abs(values) <= LARGEST_WHOLE).all())
+def _whole(values: Array) -> npt.NDArray[np.bool_]:
+    """Which columns hold whole numbers alone, whose cells float32 can tell apart."""
+    whole = (values == np.floor(values)) & (np.abs(values) <= LARGEST_WHOLE)
+    return np.asarray(whole.all(axis=0))
 
 
 def _require_path(name: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,13 +19,15 @@ __all__ = ["SPLIT_SEED", "Dataset", "joined", "require_variation", "split"]
 PART = 10
 SPLIT_SEED = 0
 
+Marks: TypeAlias = bool | npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     r"""A data set, split once: 80/10/10 by a fixed permutation, or as its source has split it.
 
-    Models see :math:`z = (x + u - \mu) / \sigma`, with noise :math:`u \sim U[0, 1)` for whole
-    numbers and :math:`u = 0` otherwise. So, with :math:`-\log p` in nats,
+    Models see :math:`z = (x + u - \mu) / \sigma`, with noise :math:`u \sim U[0, 1)` in columns of
+    whole numbers and :math:`u = 0` in others. So, with :math:`-\log p` in nats,
 
     .. math:: -\log p_x(x) = -\log p_z(z) + \sum_i \log \sigma_i .
 
@@ -40,10 +44,10 @@ class Dataset:
         train: The training rows, (N, d) float64, in the data's own units.
         validation: The rows for early stopping, likewise.
         test: The rows for the one final reading, likewise.
-        discrete: Whether the entries are whole numbers, to be dequantised.
-        mean: The mean of the (dequantised) training rows, (d,) float64; with whole numbers
+        discrete: Which columns hold whole numbers, to be dequantised, (d,) bool.
+        mean: The mean of the (dequantised) training rows, (d,) float64; for whole numbers
             that of the rows plus 1/2.
-        std: Their standard deviation, (d,) float64; with whole numbers the root of the variance
+        std: Their standard deviation, (d,) float64; for whole numbers the root of the variance
             of the rows plus 1/12.
 
     Raises:
@@ -56,7 +60,7 @@ class Dataset:
     train: Tensor
     validation: Tensor
     test: Tensor
-    discrete: bool
+    discrete: Tensor
     mean: Tensor
     std: Tensor
 
@@ -99,15 +103,16 @@ class Dataset:
             DataError: The rows are not (B, d).
         """
         self._require_rows(rows)
-        if not self.discrete:
+        if not self.discrete.any():
             return self.standardised(rows)
 
         x = rows.double()
         mean, std = self.mean.to(x.device), self.std.to(x.device)
         source = x.device if generator is None else generator.device
-        u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=source)
+        u = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=source).to(x.device)
+        noise = u * self.discrete.to(x.device)
 
-        return self._into_cell(((x + u.to(x.device) - mean) / std).float(), x)
+        return self._into_cell(((x + noise - mean) / std).float(), x)
 
     def standardised(self, x: Tensor) -> Tensor:
         r"""The points :math:`(x - \mu) / \sigma` of model space, float32, without any noise."""
@@ -116,8 +121,8 @@ class Dataset:
     def restore(self, z: Tensor) -> Tensor:
         r"""The rows, float64, that a model's values stand for: :math:`x = \mu + \sigma z`.
 
-        Whole numbers are rounded down, which takes the noise off, and clipped in each column to
-        the range of the training rows.
+        Whole numbers are rounded down, which takes the noise off, and clipped in each of their
+        columns to the range of the training rows.
 
         Arguments:
             z: Values in model space, (B, d).
@@ -128,11 +133,9 @@ class Dataset:
         self._require_rows(z)
 
         x = z.double() * self.std.to(z.device) + self.mean.to(z.device)
-        if not self.discrete:
-            return x
-
         lowest, highest = self.train.aminmax(dim=0)
-        return x.floor().clamp(lowest.to(x), highest.to(x))
+        whole = x.floor().clamp(lowest.to(x), highest.to(x))
+        return torch.where(self.discrete.to(x.device), whole, x)
 
     def bits_per_dim(self, nats: float) -> float:
         r"""Nats a row, in the data's units, as bits a column: :math:`\text{nats} / (d \ln 2)`."""
@@ -157,7 +160,7 @@ class Dataset:
     def _into_cell(self, z: Tensor, x: Tensor) -> Tensor:
         """z, moved to the next float32 where the cast has carried it out of [x, x + 1)."""
         mean, std = self.mean.to(x.device), self.std.to(x.device)
-        outside = (z.double() * std + mean).floor() != x
+        outside = self.discrete.to(x.device) & ((z.double() * std + mean).floor() != x)
         middle = ((x + 0.5 - mean) / std).float()
         step = torch.nextafter(z.detach(), middle.detach()) - z.detach()
 
@@ -171,7 +174,7 @@ class Dataset:
             )
 
 
-def split(name: str, table: Table, discrete: bool) -> Dataset:
+def split(name: str, table: Table, discrete: Marks) -> Dataset:
     """A data set of 80 % training, 10 % validation and 10 % test rows.
 
     The permutation depends on the number of rows alone. It is drawn by NumPy's `RandomState`,
@@ -180,7 +183,7 @@ def split(name: str, table: Table, discrete: bool) -> Dataset:
     Arguments:
         name: What reports call it.
         table: The rows, at least 100.
-        discrete: Whether they are whole numbers, to be dequantised.
+        discrete: Which columns hold whole numbers, to be dequantised, or whether all do.
 
     Raises:
         DataError: There are too few rows, or a column hardly varies in the training rows.
@@ -199,7 +202,7 @@ def split(name: str, table: Table, discrete: bool) -> Dataset:
     return _measured(name, table, (train, validation, test), discrete)
 
 
-def joined(name: str, train: Table, validation: Table, test: Table, discrete: bool) -> Dataset:
+def joined(name: str, train: Table, validation: Table, test: Table, discrete: Marks) -> Dataset:
     """A data set that its source has split.
 
     Arguments:
@@ -207,7 +210,7 @@ def joined(name: str, train: Table, validation: Table, test: Table, discrete: bo
         train: The training rows; at least 10, as in the other parts.
         validation: The validation rows, of the same columns.
         test: The test rows, of the same columns.
-        discrete: Whether they are whole numbers, to be dequantised.
+        discrete: Which columns hold whole numbers, to be dequantised, or whether all do.
 
     Raises:
         DataError: A part has too few rows, or a column hardly varies in the training rows.
@@ -222,38 +225,37 @@ def joined(name: str, train: Table, validation: Table, test: Table, discrete: bo
     return _measured(name, train, (train.values, validation.values, test.values), discrete)
 
 
-def _measured(name: str, table: Table, parts: tuple[Array, ...], discrete: bool) -> Dataset:
+def _measured(name: str, table: Table, parts: tuple[Array, ...], discrete: Marks) -> Dataset:
     """The data set of three parts; only the first of them is measured."""
     train, validation, test = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
-    if not discrete:
-        require_variation(table, train)
-
     columns = table.columns.names
-    return Dataset(name, columns, train, validation, test, discrete, *_moments(train, discrete))
+    marks = torch.as_tensor(discrete).expand(len(columns)).clone()
+    require_variation(table, train, ~marks)
+
+    return Dataset(name, columns, train, validation, test, marks, *_moments(train, marks))
 
 
-def _moments(train: Tensor, discrete: bool) -> tuple[Tensor, Tensor]:
+def _moments(train: Tensor, discrete: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the (dequantised) training rows."""
     mean, variance = train.mean(dim=0), train.var(dim=0, unbiased=False)
-    if discrete:
-        mean, variance = mean + 1 / 2, variance + 1 / 12
 
-    return mean, variance.sqrt()
+    return mean + discrete / 2, (variance + discrete.double() / 12).sqrt()
 
 
-def require_variation(table: Table, train: Tensor) -> None:
+def require_variation(table: Table, train: Tensor, columns: Tensor) -> None:
     """Refuses a column whose density has no width, or less than float64 resolves.
 
     Arguments:
         table: The table that the training rows are from.
         train: The training rows, (N, d) float64.
+        columns: Which columns are looked at, (d,) bool.
 
     Raises:
         DataError: A column is constant in the training rows, or its deviation is at most 1e-12
             of its mean.
     """
     mean, std = train.mean(dim=0), train.std(dim=0, unbiased=False)
-    for index in (std <= 1e-12 * mean.abs()).nonzero().flatten().tolist():
+    for index in ((std <= 1e-12 * mean.abs()) & columns).nonzero().flatten().tolist():
         value = float(train[0, index])
         if (table.values[:, index] == value).all():
             trouble = f"constant ({value!r}): remove it"

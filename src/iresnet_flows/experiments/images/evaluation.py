@@ -15,7 +15,7 @@ from iresnet_flows.experiments.images.tasks import bits, discrete_nats, scaled
 from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.terminal import Track
 
-__all__ = ["BATCH", "bits_per_dim", "mean_and_error", "mistakes", "nats", "test_error"]
+__all__ = ["BATCH", "bits_per_dim", "mean_and_error", "mistakes", "nats", "spoken", "test_error"]
 
 BATCH = 250
 SEED = 1
@@ -101,3 +101,12 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     """The mean and its standard error, which is nan of a single value."""
     deviation = float(values.std()) if len(values) > 1 else math.nan
     return float(values.mean()), deviation / math.sqrt(len(values))
+
+
+def spoken(mean: float, error: float, places: int) -> str:
+    """A mean with its standard error, if there is one.
+
+    >>> spoken(1.25, 0.5, 2), spoken(1.25, math.nan, 1)
+    ('1.25 +- 0.50', '1.2')
+    """
+    return f"{mean:.{places}f}" + ("" if math.isnan(error) else f" +- {error:.{places}f}")

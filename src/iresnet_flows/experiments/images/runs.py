@@ -22,7 +22,7 @@ from iresnet_flows.experiments.seeds import seeded
 from iresnet_flows.experiments.storage import SETTINGS, read_json, reading
 from iresnet_flows.experiments.tensors import load_tensors
 
-__all__ = ["Run", "load_run", "try_out"]
+__all__ = ["Run", "is_finished", "load_run", "try_out"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Run:
         epochs: The budget in epochs, or None.
         minutes: The budget in minutes, or None.
         precision: That of the training.
+        images: A digest of what it is trained on, "" where the name of the data tells.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Run:
     epochs: int | None = None
     minutes: float | None = None
     precision: str = "32"
+    images: str = ""
 
     def recipe(self) -> Recipe:
         """The model's recipe.
@@ -142,9 +144,14 @@ def load_run(folder: Path, device: str = "cpu") -> tuple[Run, nn.Module]:
     return run, model.eval().to(torch_device(device))
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the training of a run has come to its end."""
+    return (folder / WEIGHTS).is_file()
+
+
 def weights(folder: Path) -> dict[str, Any]:
     """The state dict that is to be measured."""
-    if (folder / WEIGHTS).is_file():
+    if is_finished(folder):
         return load_tensors(folder / WEIGHTS)
     if not (folder / CHECKPOINT).is_file():
         raise UsageError(f"{folder} has no weights yet: its training has not come that far.")

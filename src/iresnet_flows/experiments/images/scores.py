@@ -19,6 +19,7 @@ from iresnet_flows.experiments.images.evaluation import (
     mean_and_error,
     mistakes,
     nats,
+    spoken,
 )
 from iresnet_flows.experiments.images.runs import Run
 from iresnet_flows.experiments.images.sets import Images
@@ -62,8 +63,7 @@ class Score:
     unit: str
 
     def __str__(self) -> str:
-        mean, error = mean_and_error(self.factor * self.values)
-        return f"{mean:.4f} +- {error:.4f} {self.unit}"
+        return f"{spoken(*mean_and_error(self.factor * self.values), places=4)} {self.unit}"
 
 
 def score(run: Run, model: nn.Module, images: Images, track: Track = iter) -> list[Score]:

@@ -9,7 +9,12 @@ from rich.console import Console
 
 from iresnet_flows.errors import StorageError, UsageError
 from iresnet_flows.experiments.budgets import Diverged
-from iresnet_flows.experiments.images.evaluation import bits_per_dim, mean_and_error, mistakes
+from iresnet_flows.experiments.images.evaluation import (
+    bits_per_dim,
+    mean_and_error,
+    mistakes,
+    spoken,
+)
 from iresnet_flows.experiments.images.recipes import suited
 from iresnet_flows.experiments.images.runs import Run, try_out
 from iresnet_flows.experiments.images.sets import ImageSet
@@ -21,7 +26,7 @@ from iresnet_flows.experiments.images.training import (
     train,
 )
 from iresnet_flows.experiments.storage import claim_folder, output_folder
-from iresnet_flows.experiments.terminal import budget_bars
+from iresnet_flows.experiments.terminal import budget_bars, counted
 
 __all__ = ["begin", "perform", "verdict"]
 
@@ -70,14 +75,16 @@ def perform(
 
 def verdict(run: Run, trained: Trained, data: ImageSet) -> str:
     """What the model is worth on test images, in a sentence."""
-    said = f"{trained.steps} steps in {trained.seconds:.0f} s, {trained.parameters} parameters."
+    steps = counted(trained.steps, "step")
+    said = f"{steps} in {trained.seconds:.0f} s, {trained.parameters} parameters."
     if not len(data.test):
         return f"{said} There are no test images to score."
     if run.classifies:
         wrong, error = mean_and_error(mistakes(trained.model, data.test))
-        said += f" {100 * wrong:.2f} +- {100 * error:.2f} % of {len(data.test)} test images wrong."
+        images = counted(len(data.test), "test image")
+        said += f" {spoken(100 * wrong, 100 * error, 2)} % of {images} wrong."
     if run.kind == "density":
         part = data.test[:READ]
-        mean, error = bits_per_dim(trained.model, part, run.conditional)
-        said += f" {mean:.4f} +- {error:.4f} bits/dim on {len(part)} test images."
+        value = spoken(*bits_per_dim(trained.model, part, run.conditional), places=4)
+        said += f" {value} bits/dim on {counted(len(part), 'test image')}."
     return said

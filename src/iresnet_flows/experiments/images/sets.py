@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -115,6 +116,15 @@ class ImageSet:
     def shape(self) -> Shape:
         """Channels, height and width."""
         return self.train.shape
+
+    def digest(self) -> str:
+        """Of the training and validation images and labels; others have another one."""
+        found = hashlib.sha256()
+        for part in (self.train, self.validation):
+            for values in (part.pixels, part.labels):
+                found.update(repr(values.shape).encode())
+                found.update(values.numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def all_for_training(self) -> ImageSet:
         """The same with the validation images among those for training, as in the papers."""
