@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from options import Options
 
 from iresnet_flows import (
     Anderson,
@@ -30,7 +31,8 @@ STEPS = 60
 ROUNDS = 9
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
+    Options(description=__doc__).parse_args(given)
     torch.set_num_threads(1)
     print(f"two hidden layers, csin, L = 0.9, {ROWS} rows, one thread, milliseconds")
     print()

@@ -7,12 +7,12 @@ missing and writes the tables anew.
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from nflows.flows.base import Flow
+from options import count, of_trainings
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -40,7 +41,6 @@ from iresnet_flows.experiments.storage import output_folder, read_json, write_js
 from iresnet_flows.layers import Inverted
 from iresnet_flows.nflows import InvertibleResidualFlow
 
-DATA = ("pinwheel", "checkerboard", "digits", "power")
 VALIDATION_ROWS, TEST_ROWS = 1000, 5000
 PRESENT_LAST = 0.1
 INTERRUPTED = 130
@@ -202,7 +202,7 @@ def do(job: Job) -> None:
     write_json(job.file, record)
 
 
-def jobs_of(options: argparse.Namespace, folder: Path) -> Iterator[Job]:
+def jobs_of(options: Namespace, folder: Path) -> Iterator[Job]:
     """All runs, those of the first seed first, so that a study cut short has every setting."""
     for seed in range(options.seeds):
         for name in options.settings:
@@ -311,16 +311,19 @@ def page(runs: Runs, names: Sequence[str], sets: Sequence[str]) -> str:
     return "\n".join(tables)
 
 
-def arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="processor time of a training")
-    parser.add_argument("--seeds", type=int, default=2, help="how many for each setting")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, a thread each")
-    parser.add_argument("--out", type=Path, default=Path("iresnet-defaults"), help="a folder")
-    parser.add_argument("--data", nargs="+", default=list(DATA), help="names or files")
-    parser.add_argument("--data-dir", type=Path, help="where the folder power/ is")
+def arguments(given: Sequence[str] | None) -> Namespace:
+    parser = of_trainings(__doc__, seconds=20.0)
+    parser.add_argument("--seeds", type=count, default=2, help="of each setting, 2 by default")
     parser.add_argument(
-        "--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="SETTING"
+        "--out", type=Path, default=Path("iresnet-defaults"), help="by default iresnet-defaults"
+    )
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        choices=SETTINGS,
+        default=list(SETTINGS),
+        metavar="SETTING",
+        help="by default all; a wrong name lists them",
     )
     return parser.parse_args(given)
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import cast
 
 import torch
+from options import Options
 
 from iresnet_flows import PowerSeries, RussianRoulette
 from iresnet_flows.experiments.bench.contestants import Net, OurBlock, ours
@@ -27,7 +28,8 @@ STEPS = 300
 DRAWS = 60
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
+    Options(description=__doc__).parse_args(given)
     torch.set_num_threads(1)
     print(
         f"flows of two blocks, L = 0.9, {ROWS} rows, one thread, {DRAWS} gradients each: "

@@ -1,14 +1,14 @@
 """Which learning rate a contender of the comparison takes, by short trainings.
 
-Run as ``python docs/studies/rates.py --jobs 2 --data-dir DIR``; it prints the table of
-docs/compare.md. Each cell is the best validation loss of a short training with that rate, and
-everything else as in ``iresnet-flows compare``.
+Run as ``python docs/studies/rates.py --jobs 2 --models realnvp nsf``; with the models that are
+named there it prints the table of docs/compare.md. Each cell is the best validation loss of a
+short training with that rate, and everything else as in ``iresnet-flows compare``.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
+from argparse import Namespace
 from collections.abc import Sequence
 from concurrent.futures import as_completed
 from dataclasses import replace
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from options import of_trainings, positive
 from rich.console import Console
 
+from iresnet_flows.errors import DataError, MissingExtra, UsageError
 from iresnet_flows.experiments import processes
 from iresnet_flows.experiments.budgets import Budget, Diverged
 from iresnet_flows.experiments.comparison.contenders import CONTENDERS, build
@@ -25,7 +27,6 @@ from iresnet_flows.experiments.comparison.training import Training, fit
 from iresnet_flows.experiments.data import load
 from iresnet_flows.experiments.markdown import markdown_table
 
-DATA = ("pinwheel", "checkerboard", "digits", "power")
 RATES = (3e-3, 1e-2, 3e-2)
 ROWS = {"power": 200_000}
 
@@ -48,17 +49,33 @@ def loss(model: str, name: str, rate: float, seconds: float, data_dir: Path | No
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15.0, help="processor time of a training")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, a thread each")
-    parser.add_argument("--data-dir", type=Path, help="where the folder power/ is")
-    parser.add_argument("--data", nargs="+", default=list(DATA), help="names or files")
+    parser = of_trainings(__doc__, seconds=10.0)
     parser.add_argument(
-        "--rates", nargs="+", type=float, default=list(RATES), help="to choose from"
+        "--rates",
+        nargs="+",
+        type=positive,
+        default=list(RATES),
+        help="by default 0.003, 0.01 and 0.03",
     )
-    parser.add_argument("--models", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=CONTENDERS,
+        default=list(CONTENDERS),
+        metavar="MODEL",
+        help="by default all contenders; a wrong name lists them",
+    )
     options = parser.parse_args(given)
+    try:
+        for name in options.data:
+            load(name, options.data_dir)
+        print(table(options))
+    except (DataError, MissingExtra, UsageError) as error:
+        parser.error(str(error))
 
+
+def table(options: Namespace) -> str:
+    """The table of all rates, from as many trainings."""
     losses: dict[tuple[str, str, float], float] = {}
     console = Console(stderr=True)
     keys = [
@@ -78,7 +95,7 @@ def main(given: Sequence[str] | None = None) -> None:
         for model in options.models
         for rate in options.rates
     ]
-    print(markdown_table(["contender, rate", *options.data], rows))
+    return markdown_table(["contender, rate", *options.data], rows)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import typer
+from rich.console import Console
 
 from iresnet_flows.errors import UsageError
 from iresnet_flows.experiments.commands.app import (
@@ -71,7 +72,7 @@ def compare(
     # Lightning takes seconds to import, which --help need not.
     from iresnet_flows.experiments.comparison.compare import Settings
     from iresnet_flows.experiments.comparison.compare import compare as run
-    from iresnet_flows.experiments.comparison.contenders import chosen, installed
+    from iresnet_flows.experiments.comparison.contenders import chosen
     from iresnet_flows.experiments.comparison.report import terminal_report
     from iresnet_flows.experiments.comparison.results import Match
     from iresnet_flows.experiments.data import load
@@ -84,13 +85,7 @@ def compare(
     check_device(device)
     check_seeds(seed or [])
     console = terminal()
-    named: Sequence[str] | None = listed("--models", models)
-    if named is not None and "all" in named:
-        if len(named) > 1:
-            raise UsageError(f"--models all has all of them: leave out the rest of {models!r}.")
-        named, left_out = installed()
-        console.print("\n".join(left_out))
-    who = chosen(named, contender or [])
+    who = chosen(named(models, console), contender or [])
     names = list(dict.fromkeys(data or ["digits"]))
     settings = Settings(
         seeds=tuple(dict.fromkeys(seed or [0])),
@@ -126,3 +121,17 @@ def runs_at_a_time(jobs: int | None, device: str) -> int:
     if jobs is not None and jobs > 1:
         raise UsageError(f"--jobs {jobs} is for the CPU: on a GPU leave it out, or say --jobs 1.")
     return 1
+
+
+def named(models: str | None, console: Console) -> Sequence[str] | None:
+    """The contenders of --models, where ``all`` are those whose libraries are there."""
+    from iresnet_flows.experiments.comparison.contenders import installed
+
+    names = listed("--models", models)
+    if names is None or "all" not in names:
+        return names
+    if len(names) > 1:
+        raise UsageError(f"--models all has all of them: leave out the rest of {models!r}.")
+    there, left_out = installed()
+    console.print("\n".join(left_out))
+    return there
