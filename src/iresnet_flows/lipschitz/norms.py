@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from iresnet_flows.checks import check_tensor
 from iresnet_flows.nodes import node
@@ -73,8 +74,9 @@ def schatten_norms(stacks: Sequence[Tensor]) -> Bounds:
 
     is raised by a bound of its rounding error. The gradient of its logarithm is
     :math:`W G^{m-1} / \operatorname{tr} G^m`, a smooth stand-in for :math:`u v^*/\sigma_1` with
-    the leading singular pair. Stacks of the same f and n share one pass, for the many operations
-    on small tensors take longer than the products. Their entries are of the size of one: `scaled`.
+    the leading singular pair. Stacks of the same f and n share one pass, and so do narrow
+    matrices, with zeros around their Gram matrices: the many operations on small tensors take
+    longer than the products. Their entries are of the size of one: `scaled`.
     """
     order: list[int] = []
     values: list[Tensor] = []
@@ -83,12 +85,15 @@ def schatten_norms(stacks: Sequence[Tensor]) -> Bounds:
         talls = [u if u.shape[-2] >= u.shape[-1] else u.mH for u in stacks]
         for group in alike(talls):
             order += group
-            gram = torch.stack([talls[i].mH @ talls[i] for i in group])
+            size = max([talls[i].shape[-1] for i in group])
+            # `matmul` expands and reshapes first.
+            grams = [torch.bmm(talls[i].mH, talls[i]) for i in group]
+            gram = torch.stack([around(g, size) for g in grams])
             norms, kernels = schatten(gram)
             raised = 1 + rounding(max([talls[i].shape[-2] for i in group]), gram, norms)
             values.append(norms.double() * raised)
             for i, kernel in zip(group, kernels.unbind(), strict=True):
-                slope = talls[i] @ kernel
+                slope = torch.bmm(talls[i], within(kernel, talls[i].shape[-1]))
                 slopes[i] = slope if talls[i] is stacks[i] else slope.mH
     bounds = torch.cat(values)
     if order != sorted(order):
@@ -97,22 +102,36 @@ def schatten_norms(stacks: Sequence[Tensor]) -> Bounds:
 
 
 def alike(talls: Sequence[Tensor]) -> list[list[int]]:
-    """The indices of those whose Gram matrices have the same shape and dtype."""
+    """The indices of those whose Gram matrices have the same shape and dtype, or are small."""
     groups: dict[tuple[int, int, torch.dtype], list[int]] = {}
     for i, tall in enumerate(talls):
-        groups.setdefault((tall.shape[0], tall.shape[-1], tall.dtype), []).append(i)
+        count, _, n = tall.shape
+        size = NARROW if count == 1 and n <= NARROW else n
+        groups.setdefault((count, size, tall.dtype), []).append(i)
     return list(groups.values())
+
+
+def around(matrices: Tensor, size: int) -> Tensor:
+    """The matrices with zeros beside and below them, of that size."""
+    more = size - matrices.shape[-1]
+    return F.pad(matrices, (0, more, 0, more)) if more else matrices
+
+
+def within(matrices: Tensor, size: int) -> Tensor:
+    """The upper left parts of that size."""
+    return matrices if matrices.shape[-1] == size else matrices[..., :size, :size]
 
 
 def schatten(gram: Tensor) -> tuple[Tensor, Tensor]:
     r"""The norms and :math:`G^{m-1} / \operatorname{tr} G^m` from Gram matrices (g, f, n, n)."""
     tiny = torch.finfo(gram.dtype).tiny
     first, *stages = STAGES[gram.real.dtype]
-    power, log_scale = powered(gram, first), gram.new_zeros(()).real
+    power = powered(gram, first)
+    log_scale: Tensor | float = 0.0
     for stage in stages:
         scale = diagonal(power).amax((1, 2)).clamp_min(tiny)
         power = powered(times(power, scale.reciprocal()), stage)
-        log_scale = stage * (log_scale + scale.log())
+        log_scale = stage * (scale.log() + log_scale)
 
     # That of a product of Hermitian matrices is the inner product of their entries.
     trace = (as_real(power) * as_real(gram)).flatten(1).sum(1).clamp_min(tiny)
@@ -124,7 +143,7 @@ def powered(matrices: Tensor, power: int) -> Tensor:
     """The power, one of two, of matrices (g, f, n, n)."""
     flat = matrices.flatten(0, 1)
     for _ in range(power.bit_length() - 1):
-        flat = torch.bmm(flat, flat)  # `matmul` expands and reshapes first
+        flat = torch.bmm(flat, flat)
     return flat.unflatten(0, matrices.shape[:2])
 
 
@@ -168,7 +187,8 @@ def scaled(weight: Tensor, few: bool = True) -> tuple[Tensor, Tensor]:
     least = torch.float32 if float32_is_exact() and not narrow else torch.float64
     wide = weight.to(torch.promote_types(weight.dtype, least))
     # Squares of the entries are taken.
-    scale = wide.detach().abs().amax().clamp_min(torch.finfo(wide.dtype).tiny)
+    largest = torch.linalg.vector_norm(wide.detach(), math.inf)
+    scale = largest.clamp_min(torch.finfo(wide.dtype).tiny)
     return wide / scale, scale
 
 
@@ -237,16 +257,16 @@ class Shrink(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        norms: Norms, limit: Tensor, scale: Tensor, *tensors: Tensor
+        norms: Norms, limit: Tensor, scale: Tensor, last: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        *others, last = tensors[: len(tensors) // 2]
+        others = tensors[: len(tensors) // 2 - 1]
         # Copies, for what is made of them may be evaluated after a step that changes the weights.
-        return *(other.clone() for other in others), shrunk(last, scale)
+        return *(other.clone() for other in others), last.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.norms, *tensors = inputs
-        ctx.save_for_backward(*tensors)
+        ctx.norms, limit, scale, _, *tensors = inputs
+        ctx.save_for_backward(limit, scale, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
@@ -255,14 +275,14 @@ class Shrink(torch.autograd.Function):
         weights, slopes = tensors[:count], tensors[count:]
         if torch.is_grad_enabled():
             bounds, slopes = ctx.norms(weights)
-            scale = shrinkage(bounds, limit)[0]
+            scale = shrinkage(bounds.log().sum(), limit)[0]
         *others, last = cotangents
         scale = scale.to(last.dtype)
         # The scale does not move below the limit.
         pull = (scale < 1).to(scale.dtype) * scale * (last * weights[-1]).sum()
         direct = (*others, scale * last)
         return (
-            *[None] * 3,
+            *[None] * 4,
             *(torch.addcmul(c, s, pull, value=-1) for c, s in zip(direct, slopes, strict=True)),
             *[None] * count,
         )
@@ -280,9 +300,14 @@ def quantum(dtype: torch.dtype) -> float:
     return info.smallest_normal * (info.eps / 2 if dtype == torch.float16 else 1)
 
 
-def shrinkage(bounds: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """The factor for a product of bounds below the limit, and the product that it leaves."""
-    total, most = bounds.log().sum(), limit.log()  # the product itself may be out of range
+def shrinkage(total: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """The factor for a product below the limit, and the product that it leaves.
+
+    Arguments:
+        total: The product's logarithm, for it may itself be out of range.
+        limit: What it is at most.
+    """
+    most = limit.log()
     return (most - total).clamp_max(0).exp(), torch.minimum(total, most).exp()
 
 
@@ -323,7 +348,10 @@ class ProductLimiter:
         held: Held = self.held(*parameters, torch.tensor(limit, dtype=torch.float64))
         if not torch.is_grad_enabled():
             return held.parameters, held.bound.clone()
-        weights = node(Shrink, self.norms, held.within, held.scale, *parameters, *held.slopes)
+        last = held.parameters[-1]
+        weights = node(
+            Shrink, self.norms, held.within, held.scale, last, *parameters, *held.slopes
+        )
         return weights, held.bound.clone()  # which a caller may edit
 
 
@@ -338,8 +366,10 @@ def hold(norms: Norms, tensors: tuple[Tensor, ...]) -> Held:
     taps = math.prod(last.shape[2:])
     slack = 1 + torch.finfo(last.dtype).eps * (1 + (taps * min(last.shape[:2])) ** 0.5) + 1e-12
     tiny = quantum(last.dtype) * (taps * last.numel()) ** 0.5
-    lost = bounds.values[:-1].log().sum().exp() * tiny
+    logs = bounds.values.log()
+    total = logs.sum()
+    lost = (total - logs[-1]).exp() * tiny
     within = (limit / slack - lost).clamp_min(0)
-    scale, product = shrinkage(bounds.values, within)
+    scale, product = shrinkage(total, within)
     bound = torch.minimum(product * slack + lost, limit)
     return Held((*others, shrunk(last, scale)), bound, within, scale, bounds.slopes)
