@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -76,16 +77,20 @@ class Exact:
 
 def measure(function: Function, m: Tensor) -> Tensor:
     """The function of all matrices (B, n, r, r) of a sample together."""
-    terms = ((function.plus, m), (function.minus, -m))
-    values = [factor * logdet_plus_identity(x).sum(1) for factor, x in terms if factor]
-    return torch.stack(values).sum(0) if len(values) > 1 else values[0]
+    return combined(lambda x: logdet_plus_identity(x).sum(1), m, function.plus, function.minus)
 
 
 def derivative_rows(function: Function, m: Tensor) -> Tensor:
     """The rows of its derivative, (r, B, r)."""
-    terms = ((function.plus, m), (-function.minus, -m))
-    parts = [factor * inverse_plus_identity(x) for factor, x in terms if factor]
-    return torch.stack(parts).sum(0).transpose(0, 1)
+    rows = combined(inverse_plus_identity, m, function.plus, -function.minus)
+    return rows.transpose(0, 1)
+
+
+def combined(of: Callable[[Tensor], Tensor], m: Tensor, plus: float, minus: float) -> Tensor:
+    """plus f(M) + minus f(-M), which is f(M) alone for a residual block."""
+    if (plus, minus) == (1, 0):
+        return of(m)
+    return plus * of(m) + minus * of(-m)
 
 
 def rows_of(function: Function, jacobian: Jacobian, v: Tensor, _: Tensor) -> Tensor:
@@ -96,13 +101,12 @@ def rows_of(function: Function, jacobian: Jacobian, v: Tensor, _: Tensor) -> Ten
 def logdet_plus_identity(m: Tensor) -> Tensor:
     """log|det(I + M)| of matrices (..., r, r), accurate for small M where r is 1 or 2."""
     m = m.to(torch.promote_types(m.dtype, torch.float32))
-    trace = m.diagonal(dim1=-2, dim2=-1).sum(-1)
     match m.shape[-1]:
         case 1:
-            return trace.log1p()
+            return m[..., 0, 0].log1p()
         case 2:
-            determinant = m[..., 0, 0] * m[..., 1, 1] - m[..., 0, 1] * m[..., 1, 0]
-            return (trace + determinant).log1p()
+            a, b, c, d = m.flatten(-2).unbind(-1)
+            return (a + d + (a * d - b * c)).log1p()
         case r:
             eye = torch.eye(r, dtype=m.dtype, device=m.device)
             return torch.linalg.slogdet(eye + m).logabsdet
