@@ -6,7 +6,6 @@ import copy
 import math
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -219,7 +218,7 @@ class LayerTransform(Transform):
 
     def _measured(self, x: Tensor) -> Tensor:
         """The log-det of the layer at its input."""
-        with nullcontext() if is_recorded() else measuring():
+        with measuring():
             logabsdet: Tensor = self._batched(self.layer, x)[1]
         return logabsdet
 

@@ -32,6 +32,7 @@ except ImportError as error:
 __all__ = [
     "Flow",
     "InputOutsideDomain",
+    "InverseNotAvailable",
     "InvertibleResidualFlow",
     "InvertibleResidualTransform",
     "LayerTransform",
@@ -53,14 +54,29 @@ class InputOutsideDomain(errors.InputOutsideDomain, transforms.InputOutsideDomai
     """
 
 
+class InverseNotAvailable(errors.InverseNotAvailable, transforms.InverseNotAvailable):
+    """The exception of this package for those who wait for nflows' own of that name.
+
+    Example:
+        >>> import torch
+        >>> from iresnet_flows.models import UnconstrainedBlock
+        >>> LayerTransform(UnconstrainedBlock(torch.nn.Tanh())).inverse(torch.zeros(1, 2))
+        Traceback (most recent call last):
+        ...
+        iresnet_flows.nflows.InverseNotAvailable: x + g(x) of an unconstrained g need not have ...
+    """
+
+
 @contextmanager
-def domain_of_nflows() -> Iterator[None]:
+def exceptions_of_nflows() -> Iterator[None]:
     try:
         yield
-    except transforms.InputOutsideDomain:
+    except (transforms.InputOutsideDomain, transforms.InverseNotAvailable):
         raise
     except errors.InputOutsideDomain as error:
         raise InputOutsideDomain(str(error)) from error
+    except errors.InverseNotAvailable as error:
+        raise InverseNotAvailable(str(error)) from error
 
 
 class LayerTransform(Transform):
@@ -96,19 +112,19 @@ class LayerTransform(Transform):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The noise of data, and its log-det."""
-        with domain_of_nflows():
+        with exceptions_of_nflows():
             return self.to_noise(inputs, context)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        with domain_of_nflows():
+        with exceptions_of_nflows():
             return self.to_noise.inverse(inputs, context)
 
     def transform(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        with domain_of_nflows():
+        with exceptions_of_nflows():
             return self.to_noise.transform(inputs, context)
 
     def invert(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        with domain_of_nflows():
+        with exceptions_of_nflows():
             return self.to_noise.invert(inputs, context)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["Pull", "outside", "vjp"]
+__all__ = ["Pull", "outside", "pull_back", "vjp"]
 
 Pull = Callable[[Tensor], tuple[Tensor]]
 Result = TypeVar("Result")
@@ -19,6 +19,23 @@ def vjp(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> tuple[Te
     """The value at x, and what pulls vectors back to x; the others are held."""
     value, pull = outside(partial(record, function), x, *others)
     return value, partial(outside, pull)
+
+
+def pull_back(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor], cotangent: Tensor
+) -> tuple[Tensor | None, ...]:
+    """The cotangents of all tensors from that of the function's value; None of whole numbers."""
+
+    def of_real(*real: Tensor) -> Tensor:
+        values = iter(real)
+        return function(*(next(values) if t.is_floating_point() else t for t in tensors))
+
+    def pulled(cotangent: Tensor, *real: Tensor) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, ...] = torch.func.vjp(of_real, *real)[1](cotangent)
+        return found
+
+    found = iter(outside(pulled, cotangent, *(t for t in tensors if t.is_floating_point())))
+    return tuple(next(found) if t.is_floating_point() else None for t in tensors)
 
 
 def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
@@ -38,9 +55,10 @@ def outside(function: Callable[..., Result], *tensors: Tensor) -> Result:
             if "saved tensor hooks" not in str(error):
                 raise
             raise RuntimeError(
-                "a module of your own in a branch is differentiated by torch.func, which does not "
-                "go with torch.utils.checkpoint(use_reentrant=False) or save_on_cpu: give the "
-                "block memory='low' in their place, or take use_reentrant=True."
+                "a module of your own in a branch, or a solve, is differentiated by torch.func "
+                "here, which does not go with torch.utils.checkpoint(use_reentrant=False) or "
+                "save_on_cpu: give the block memory='low' in their place, or take "
+                "use_reentrant=True."
             ) from error
     with torch.inference_mode(mode=False), torch.no_grad():
         return function(*map(plain, tensors))

@@ -68,3 +68,21 @@ def test_a_trace_follows_the_parameters_and_not_what_is_remembered(name):
         traced = torch.jit.trace_module(block, {"transform": arguments}, check_trace=False)
         hostile(block)
         torch.testing.assert_close(traced.transform(*arguments), block.transform(*arguments))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # which dynamo looks at
+@pytest.mark.parametrize(("make", "event"), BRANCHES.values(), ids=BRANCHES)
+def test_low_memory_runs_as_without_a_compiler(make, event):
+    block = InvertibleResidualBlock(hostile(make()), Exact(), memory="low").double()
+    torch._dynamo.reset()
+    x = torch.randn(3, *event, dtype=torch.float64)
+    features = block.context_features
+    context = torch.randn(3, features, dtype=torch.float64) if features else None
+    results = []
+    for call in (torch.compile(block, backend="eager"), block):
+        y, logabsdet = call(x, context)
+        loss = y.square().sum() + logabsdet.sum()
+        results.append((y, logabsdet, *torch.autograd.grad(loss, list(block.parameters()))))
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from iresnet_flows import ClaimedBranch, Exact, InvertibleResidualBlock, LipschitzMLP
+from iresnet_flows import (
+    ClaimedBranch,
+    Exact,
+    InvertibleResidualBlock,
+    LipschitzMLP,
+    PowerSeries,
+)
 from iresnet_flows.blocks import CayleyBlock
-from iresnet_flows.lipschitz import Elementwise, LipschitzDenseNet
+from iresnet_flows.lipschitz import Branch, Elementwise, LipschitzDenseNet
+from iresnet_flows.maps import FunctionMap
 
 
 class Twice(nn.Module):
@@ -119,3 +128,56 @@ def test_a_gradient_that_is_not_lost_is_not_refused():
         (gradient,) = torch.autograd.grad(total(), scale)
         truth = finite_difference(total, scale, torch.ones(()), step=1e-3)
         torch.testing.assert_close(gradient, truth.float(), rtol=1e-3, atol=1e-4)
+
+
+@dataclass(frozen=True)
+class Own(FunctionMap):
+    """A map of a user's own branch."""
+
+    lipschitz: torch.Tensor = field(kw_only=True)
+
+
+class OwnBranch(Branch):
+    def __init__(self, rows, others, call):
+        super().__init__()
+        self.given = rows, others, call
+
+    def check(self, x, context=None):
+        pass
+
+    def at(self, context=None):
+        rows, others, call = self.given
+        return Own(call, rows, others, lipschitz=torch.tensor(0.6).double())
+
+
+@pytest.mark.parametrize("side", ["forward", "inverse"])
+def test_a_map_of_the_users_own_must_name_its_tensors(side):
+    scale = torch.tensor(0.3, requires_grad=True)
+    x = torch.randn(4, 2)
+    block = InvertibleResidualBlock(OwnBranch((), (), lambda x: scale * x.sin()), Exact())
+    with pytest.raises(ValueError, match="would have no gradient in it"):
+        getattr(block, side)(x)
+    block = InvertibleResidualBlock(OwnBranch((), (scale,), lambda x, s: s * x.sin()), Exact())
+    y, logabsdet = getattr(block, side)(x)
+    assert torch.autograd.grad(y.sum() + logabsdet.sum(), scale)[0] != 0
+
+
+@pytest.mark.parametrize("memory", ["full", "low"])
+@pytest.mark.parametrize("side", ["forward", "inverse"])
+@pytest.mark.parametrize("log_det", [Exact(), PowerSeries(terms=3)])
+def test_whole_numbers_in_a_map_need_no_gradient(side, memory, log_det):
+    labels = torch.tensor([0, 2, 1, 0])
+    table = torch.rand(3, 2).double().mul(0.5).requires_grad_()
+    branch = OwnBranch((labels,), (table,), lambda x, i, t: t[i] * x.sin())
+    block = InvertibleResidualBlock(branch, log_det, memory=memory)
+    x = torch.randn(4, 2).double()
+
+    def loss():
+        with block.frozen():
+            y, logabsdet = getattr(block, side)(x)
+        return y.sin().sum() + logabsdet.sum()
+
+    direction = torch.randn_like(table)
+    (gradient,) = torch.autograd.grad(loss(), table)
+    truth = finite_difference(loss, table, direction)
+    torch.testing.assert_close((gradient * direction).sum(), truth, rtol=1e-5, atol=1e-7)

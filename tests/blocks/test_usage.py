@@ -440,3 +440,63 @@ def test_a_module_of_the_users_in_a_checkpoint_works_or_says_what_to_do(reentran
             score()
     low = InvertibleResidualBlock(block.branch, Exact(), memory="low")
     torch.testing.assert_close(torch.autograd.grad(low(x)[1].sum(), x)[0], truth)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_gradient_beyond_the_range_is_infinite_and_no_error(dtype):
+    block = InvertibleResidualBlock(LipschitzMLP(2, (8,)).to(dtype))
+    with torch.no_grad():
+        block.branch.weights[-1].mul_(100)
+    x = torch.randn(50, 2, dtype=dtype, requires_grad=True)
+    largest = torch.finfo(dtype).max
+    (gradient,) = torch.autograd.grad(block.invert(x), x, torch.full_like(x, 0.99 * largest))
+    assert gradient.isinf().any()
+    assert not gradient.isnan().any()
+    (small,) = torch.autograd.grad(block.invert(x), x, torch.full_like(x, 0.99))
+    torch.testing.assert_close(gradient, small * largest, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("memory", ["full", "low"])
+@pytest.mark.parametrize("kind", [InvertibleResidualBlock, CayleyBlock])
+@pytest.mark.parametrize("make", [LipschitzMLP, LipschitzDenseNet])
+def test_what_autocast_has_halved_has_gradients_through_a_solve(make, kind, memory):
+    block = kind(make(2, (8, 8), context_features=2), Exact(), memory=memory)
+    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    x, context = torch.randn(5, 2), torch.randn(5, 2)
+    leaves = [*block.parameters(), *first.parameters(), *second.parameters()]
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y, logabsdet = block.inverse(first(x), second(context))
+            z, more = block(first(x), second(context))
+        loss = (y.float() * z.float()).sum() + logabsdet.sum() - more.square().sum()
+        gradients.append(torch.autograd.grad(loss, leaves))
+    for exact, halved in zip(*gradients, strict=True):
+        assert halved.dtype == torch.float32
+        torch.testing.assert_close(halved, exact, rtol=0.1, atol=0.1 * float(exact.abs().max()))
+
+
+def test_autocast_around_a_backward_pass_changes_no_gradient_of_a_solve():
+    block = InvertibleResidualBlock(LipschitzMLP(2, (8, 8)))
+    y = torch.randn(5, 2, requires_grad=True)
+    leaves = [y, *block.parameters()]
+    expected = torch.autograd.grad(block.invert(y).sin().sum(), leaves)
+    loss = block.invert(y).sin().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(loss, leaves)
+    for result, truth in zip(found, expected, strict=True):
+        torch.testing.assert_close(result, truth)
+
+
+@pytest.mark.parametrize("make", [lambda: ClaimedBranch(Bounded(2), 0.8), lambda: LipschitzMLP(2)])
+@pytest.mark.parametrize("kind", [InvertibleResidualBlock, CayleyBlock])
+def test_jacobians_of_jacobians_of_a_solve_are_those_of_autograd(make, kind):
+    block = kind(make()).double()
+    y = torch.randn(1, 2, dtype=torch.float64)
+
+    def total(y):
+        return block.invert(y).sin().sum()
+
+    truth = torch.autograd.functional.hessian(total, y)
+    torch.testing.assert_close(torch.func.jacrev(torch.func.jacrev(total))(y), truth)
+    torch.testing.assert_close(torch.func.jacrev(torch.func.grad(total))(y), truth)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from cases import hostile
 
+from iresnet_flows.bridge import to_nflows
 from iresnet_flows.errors import InverseNotAvailable
 from iresnet_flows.models import IteratedBlock, UnconstrainedBlock
 from iresnet_flows.models.unconstrained import convolutions
@@ -49,6 +50,9 @@ def test_no_inverse_is_claimed():
     for side in (layer.inverse, plain.inverse, plain.invert):
         with pytest.raises(InverseNotAvailable, match="use IteratedBlock to see"):
             side(y)
+    transforms = pytest.importorskip("nflows.transforms.base")
+    with pytest.raises(transforms.InverseNotAvailable):
+        to_nflows(plain).inverse(y)
     with pytest.raises(NotImplementedError, match="either sign"):
         _ = layer.sign
     with pytest.raises(ValueError, match="steps must be at least 1"):

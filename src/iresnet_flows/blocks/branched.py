@@ -24,7 +24,7 @@ from iresnet_flows.maps.jacobians import Jacobian
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BranchedLayer", "solved"]
+__all__ = ["BranchedLayer", "uncompiled"]
 
 EXACT_RANK = {"train": 8, "eval": 64}
 SERIES = {"train": RussianRoulette(), "eval": RussianRoulette(probes=4)}
@@ -38,17 +38,17 @@ SOLVERS = "Anderson(), FixedPoint() or Newton()"
 Side = TypeVar("Side", bound=Callable[..., Any])
 
 
-def solved(side: Side) -> Side:
-    """Marks a side that solves: it ends by its values, which a compiler does not have."""
+def uncompiled(side: Side) -> Side:
+    """Marks what runs as without a compiler, such as a solve, which ends by its values."""
 
     @wraps(side)
-    def solving(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             # Marking it at once would import the compiler with the package.
             return torch.compiler.disable(side)(*args, **kwargs)
         return side(*args, **kwargs)
 
-    return cast("Side", solving)
+    return cast("Side", run)
 
 
 class BranchedLayer(Layer):
@@ -136,6 +136,7 @@ class BranchedLayer(Layer):
         estimator = self.estimator(jacobian)
         return estimator.attach(self.draw(estimator, g.lipschitz, jacobian, x), jacobian)
 
+    @uncompiled
     def measure_twice(self, g: Residual, x: Tensor) -> tuple[Tensor, LogDet]:
         """The same; the backward pass evaluates g anew, with what was drawn the first time."""
         require_closed(g, x)

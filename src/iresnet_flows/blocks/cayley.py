@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from iresnet_flows.blocks.branched import BranchedLayer, solved
+from iresnet_flows.blocks.branched import BranchedLayer, uncompiled
 from iresnet_flows.inverse import Solution
 from iresnet_flows.inverse.iteration import norms
 from iresnet_flows.logdet import LogDet
@@ -70,22 +70,22 @@ class CayleyBlock(BranchedLayer):
 
     function = CAYLEY
 
-    @solved
+    @uncompiled
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, measure = self.deferred(x, context)
         return y, measure()
 
-    @solved
+    @uncompiled
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         g = self.residual(y, context)
         w = self.equation(g, -1).root(ROOT * y)
         return ROOT * w - y, -self.measure(g, w)[1].value
 
-    @solved
+    @uncompiled
     def transform(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return ROOT * self.equation(self.residual(x, context)).root(ROOT * x) - x
 
-    @solved
+    @uncompiled
     def deferred(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Callable[[], Tensor]]:
@@ -93,11 +93,11 @@ class CayleyBlock(BranchedLayer):
         w = self.equation(g).root(ROOT * x)
         return ROOT * w - x, lambda: self.measure(g, w)[1].value
 
-    @solved
+    @uncompiled
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return ROOT * self.equation(self.residual(y, context), -1).root(ROOT * y) - y
 
-    @solved
+    @uncompiled
     def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
         """The inverse with its certified error, converged or not; the value has its gradient."""
         g = self.residual(y, context)
@@ -108,7 +108,7 @@ class CayleyBlock(BranchedLayer):
             rounding = torch.finfo(x.dtype).eps * (ROOT * norms(w) + norms(y))
         return replace(solution, value=x, error_bound=ROOT * solution.error_bound + rounding)
 
-    @solved
+    @uncompiled
     def log_abs_det(self, x: Tensor, context: Tensor | None = None) -> LogDet:
         """log|det(dy/dx)| at x with its standard error and a bound of its bias."""
         g = self.residual(x, context)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from iresnet_flows.blocks.branched import BranchedLayer, solved
+from iresnet_flows.blocks.branched import BranchedLayer, uncompiled
 from iresnet_flows.inverse import Solution
 from iresnet_flows.logdet import LogDet
 from iresnet_flows.logdet.functions import RESIDUAL
@@ -66,7 +66,7 @@ class InvertibleResidualBlock(BranchedLayer):
         value, log_det = self.measure(self.residual(x, context), x)
         return x + value, log_det.value
 
-    @solved
+    @uncompiled
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The x with x + g(x) = y, and minus log|det(I + J_g(x))|."""
         g = self.residual(y, context)
@@ -86,12 +86,12 @@ class InvertibleResidualBlock(BranchedLayer):
         value, jacobian = g.linearize(x)
         return x + value, lambda: self.estimate(g, jacobian, x).value
 
-    @solved
+    @uncompiled
     def invert(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         """The x with x + g(x) = y alone."""
         return self.equation(self.residual(y, context)).root(y)
 
-    @solved
+    @uncompiled
     def solve(self, y: Tensor, context: Tensor | None = None) -> Solution:
         """The inverse with its certified error, converged or not; the value has its gradient."""
         return self.equation(self.residual(y, context)).solve(y)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -160,7 +159,7 @@ class ForeignLayer(Layer):
             return question(side, x, context)
         except self.missing as error:
             reason = str(error).strip("'\".") or type(error).__name__
-            raise kind_of_error()(
+            raise InverseNotAvailable(
                 f"{self._name()} cannot compute its {side}: {reason}. Use it only where its "
                 f"{OTHER[side]} is asked for, or take a transform that has both sides."
             ) from error
@@ -177,12 +176,6 @@ class ForeignLayer(Layer):
     def _name(self) -> str:
         kind = type(self.guest)
         return f"{kind.__name__} of {kind.__module__.partition('.')[0]}"
-
-
-def kind_of_error() -> type[InverseNotAvailable]:
-    """The exception, which is nflows' own as well once nflows may wait for it."""
-    nflows = sys.modules.get(f"{__package__}.nflows")
-    return nflows.InverseNotAvailable if nflows else InverseNotAvailable
 
 
 def per_sample(ladj: Any, x: Tensor) -> Tensor:

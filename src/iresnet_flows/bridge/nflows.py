@@ -8,15 +8,10 @@ import torch
 from nflows.transforms import base
 from torch import Tensor
 
-from iresnet_flows import errors
 from iresnet_flows.bridge.guests import ForeignLayer, Guest, span
 from iresnet_flows.nflows import InputOutsideDomain, LayerTransform
 
-__all__ = ["InverseNotAvailable", "NflowsLayer", "recognised"]
-
-
-class InverseNotAvailable(errors.InverseNotAvailable, base.InverseNotAvailable):
-    """The exception of this package for those who wait for nflows' own of that name."""
+__all__ = ["NflowsLayer", "recognised"]
 
 
 class NflowsLayer(ForeignLayer):

@@ -15,6 +15,8 @@ from iresnet_flows.inverse.solutions import Solution
 from iresnet_flows.maps.contract import Map, require_closed
 from iresnet_flows.maps.derived import Linear, Transposed
 from iresnet_flows.nodes import node
+from iresnet_flows.precision import full_precision
+from iresnet_flows.pullback import pull_back
 
 __all__ = ["Equation"]
 
@@ -100,13 +102,32 @@ class Root(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         lipschitz, z, *tensors = ctx.saved_tensors
-        jacobian = ctx.rebuild(*tensors).linearize(z)[1]
-        # A cotangent has no scale of its own, so its tolerance is relative alone.
-        adjoint = Equation(Linear(Transposed(jacobian)), ctx.solver.relative(), lipschitz)
-        # Gradients that overflowed are for their author to see, as with any other layer.
-        whole = cotangents[0].flatten(1).isfinite().all(1)
-        whole = whole.reshape(-1, *[1] * (z.dim() - 1))
-        u = adjoint.root(torch.where(whole, cotangents[0], 0.0))
-        u = torch.where(whole, u, math.nan)
-        pull = torch.func.vjp(lambda *t: ctx.rebuild(*t)(z), *tensors)[1]
-        return *[None] * 4, u, *(-t for t in pull(u))
+        rebuild, dtype = ctx.rebuild, widest(z, *tensors)
+        with full_precision(z):
+            z = z.to(dtype)
+            jacobian = rebuild(*tensors).to(dtype).linearize(z)[1]
+            # A cotangent has no scale of its own, so its tolerance is relative alone.
+            adjoint = Equation(Linear(Transposed(jacobian)), ctx.solver.relative(), lipschitz)
+            u = in_units(adjoint.root, cotangents[0].to(dtype))
+            found = pull_back(lambda *t: rebuild(*t).to(dtype)(z), tensors, -u)
+        return *[None] * 4, u.to(cotangents[0].dtype), *found
+
+
+def widest(*tensors: Tensor) -> torch.dtype:
+    """The dtype of products of them, float32 at least."""
+    found = torch.float32
+    for tensor in tensors:
+        found = torch.promote_types(found, tensor.dtype)
+    return found
+
+
+def in_units(linear: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """A linear map of rows, in units of their largest entries, which come back with its result.
+
+    So an overflow is in the result, as of any other layer, for its author to see, and so is what
+    had overflowed before.
+    """
+    units = rows.detach().flatten(1).abs().amax(1).reshape(-1, *[1] * (rows.dim() - 1))
+    whole = units.isfinite()
+    units = torch.where(whole & (units > 0), units, 1.0)
+    return torch.where(whole, linear(torch.where(whole, rows / units, 0.0)) * units, math.nan)

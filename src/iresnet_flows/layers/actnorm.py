@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor, distributed
 
-from iresnet_flows.concrete import is_wrapped
+from iresnet_flows.concrete import is_recorded, is_wrapped
 from iresnet_flows.layers.affine import ElementwiseAffine
 
 __all__ = ["ActNorm", "measuring"]
@@ -17,9 +17,13 @@ __all__ = ["ActNorm", "measuring"]
 BEGINS = ContextVar("BEGINS", default=True)
 
 
-@contextmanager
-def measuring() -> Iterator[None]:
+def measuring() -> AbstractContextManager[None]:
     """No layer begins within: the log-det is that of a map that was taken before."""
+    return nullcontext() if is_recorded() else settled()
+
+
+@contextmanager
+def settled() -> Iterator[None]:
     token = BEGINS.set(False)
     try:
         yield

@@ -82,10 +82,8 @@ class ClaimedBranch(BoundedBranch):
         """The module with its present parameters and a context in place."""
         state = dict(floating(self.module))
         call, tensors = ModuleCall(self.module, tuple(state)), tuple(state.values())
-        device = tensors[0].device if tensors else None
         claim = Claim(
-            torch.tensor(self.lipschitz, dtype=torch.float64, device=device),
-            max([torch.finfo(t.dtype).eps for t in tensors], default=0.0),
+            self.lipschitz, max([torch.finfo(t.dtype).eps for t in tensors], default=0.0)
         )
         if context is None:
             return ClaimedMap(call, (), tensors, claim=claim)
@@ -147,11 +145,11 @@ class Claim:
     """A Lipschitz constant that is claimed, and what speaks against it.
 
     Arguments:
-        lipschitz: The constant, a scalar.
+        lipschitz: The constant.
         eps: The relative precision of the function at least.
     """
 
-    lipschitz: Tensor
+    lipschitz: float
     eps: float
 
     def with_precision_of(self, x: Tensor) -> Claim:
@@ -163,13 +161,13 @@ class Claim:
 
     def compare(self, before: Tensor, after: Tensor, rounding: Tensor | float, what: str) -> None:
         """Raise where a length is multiplied by too much; the last dimension is the samples'."""
-        limit = self.lipschitz.to(before.dtype) * before * (1 + self.eps**0.5)
+        limit = self.lipschitz * before * (1 + self.eps**0.5)
         limit = limit + rounding + torch.finfo(before.dtype).tiny / self.eps
         ratio = concrete(after / limit)
         ratio = torch.where(ratio.isfinite(), ratio, 0.0)  # for others to tell
         if not (ratio > 1).any():
             return
-        claim, first = float(self.lipschitz), int(ratio.argmax()) % before.shape[-1]
+        claim, first = self.lipschitz, int(ratio.argmax()) % before.shape[-1]
         raise BrokenLipschitzClaim(
             f"the module was claimed to have the Lipschitz constant {claim:.6g}, but it "
             f"multiplies {what.format(first, first + 1)} of a batch by "
@@ -187,7 +185,8 @@ class ClaimedMap(FunctionMap):
 
     @property
     def lipschitz(self) -> Tensor:
-        return self.claim.lipschitz
+        device = self.others[0].device if self.others else None
+        return torch.tensor(self.claim.lipschitz, dtype=torch.float64, device=device)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.tested(x, super().__call__(x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from iresnet_flows.maps.jacobians import Jacobian, add_up, gather, spread
 from iresnet_flows.maps.linear import LinearMap, Matrix
 from iresnet_flows.maps.perceptrons import Nonlinearity, Perceptron
 from iresnet_flows.maps.traces import cheap_traces, one_layer_traces, two_layer_trace
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["DenseJacobian", "DensePerceptron"]
 
@@ -173,10 +176,9 @@ class DensePerceptron(Perceptron):
 
     @property
     def rebuild(self) -> Callable[..., DensePerceptron]:
-        bare = replace(self, shares=self.shares.new_empty(0))
-        return partial(share, super(DensePerceptron, bare).rebuild)
+        return partial(share, super().rebuild)
 
 
 def share(rebuild: Callable[..., Any], *tensors: Tensor) -> DensePerceptron:
-    shared: DensePerceptron = replace(rebuild(*tensors[:-1]), shares=tensors[-1])
+    shared: DensePerceptron = rebuild(*tensors[:-1], shares=tensors[-1])
     return shared

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from iresnet_flows.maps.contract import Rebuilt
+from iresnet_flows.maps.contract import Rebuilt, require_closed
 from iresnet_flows.maps.jacobians import Jacobian
-from iresnet_flows.pullback import Pull, vjp
+from iresnet_flows.pullback import Pull, pull_back, vjp
 
 __all__ = ["FunctionJacobian", "FunctionMap"]
 
@@ -48,6 +48,8 @@ class FunctionMap(Rebuilt):
 
     def linearize(self, x: Tensor) -> tuple[Tensor, FunctionJacobian]:
         """The value at x and the Jacobian there, from one pass."""
+        if torch.is_grad_enabled():
+            require_closed(self, x)
         jacobian = FunctionJacobian(self.call, x, self.rows, self.others)
         return jacobian.value(), jacobian
 
@@ -116,15 +118,9 @@ class FunctionJacobian(Jacobian):
 
     def cotangents(
         self, w: Tensor, v: Tensor, steps: tuple[Tensor, ...] = ()
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor | None, ...]:
         rebuild = self.rebuild
-
-        def product(*tensors: Tensor) -> Tensor:
-            return (rebuild(*tensors).apply_transposed(w) * v).sum()
-
-        tensors = self.tensors
-        gradient = torch.func.grad(product, argnums=tuple(range(len(tensors))))
-        return tuple(gradient(*tensors))
+        return pull_back(lambda *t: rebuild(*t).apply_transposed(w), self.tensors, v)
 
     def take(self, rows: Tensor) -> FunctionJacobian:
         return replace(self, x=self.x[rows], rows=tuple(t[rows] for t in self.rows))

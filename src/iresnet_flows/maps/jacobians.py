@@ -14,6 +14,7 @@ from torch import Tensor
 from iresnet_flows.maps.contract import Rebuilt
 from iresnet_flows.maps.linear import LinearMap
 from iresnet_flows.maps.traces import cheap_traces, one_layer_traces, two_layer_trace
+from iresnet_flows.pullback import pull_back
 
 __all__ = [
     "ChainJacobian",
@@ -100,8 +101,8 @@ class Jacobian(Rebuilt):
 
     def cotangents(
         self, w: Tensor, v: Tensor, steps: tuple[Tensor, ...] = ()
-    ) -> tuple[Tensor, ...]:
-        r"""The gradient of :math:`\sum w^\top J v` in each of the tensors.
+    ) -> tuple[Tensor | None, ...]:
+        r"""The gradient of :math:`\sum w^\top J v` in each of the tensors, None in indices.
 
         Arguments:
             w: The vectors on the left.
@@ -109,11 +110,7 @@ class Jacobian(Rebuilt):
             steps: What `dense_in_steps` gave, if v is the basis.
         """
         rebuild = self.rebuild
-
-        def product(*tensors: Tensor) -> Tensor:
-            return rebuild(*tensors).apply(v)
-
-        return torch.func.vjp(product, *self.tensors)[1](w)
+        return pull_back(lambda *t: rebuild(*t).apply(v), self.tensors, w)
 
 
 def as_matrices(columns: Tensor) -> Tensor:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
 from iresnet_flows.maps.contract import Rebuilt
 from iresnet_flows.maps.jacobians import ChainJacobian, Jacobian, MatrixJacobian
 from iresnet_flows.maps.linear import LinearMap
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["Nonlinearity", "Perceptron", "Scaled", "weight_shapes"]
 
@@ -139,7 +142,8 @@ class Perceptron(Rebuilt):
     def rebuild(self) -> Callable[..., Perceptron]:
         maps = tuple(type(m) for m in self.maps)
         activations = tuple((len(a.tensors), a.rebuild) for a in self.activations)
-        return partial(fill, replace(self, maps=(), biases=(), activations=()), maps, activations)
+        bare = replace(self, maps=(), biases=(), activations=())
+        return partial(fill, bare, maps, activations)
 
 
 def fill(
@@ -147,10 +151,12 @@ def fill(
     maps: Sequence[Callable[[Tensor], LinearMap]],
     activations: Sequence[tuple[int, Callable[..., Nonlinearity]]],
     *tensors: Tensor,
+    **others: Tensor,
 ) -> Perceptron:
     rest = iter(tensors)
     return replace(
         empty,
+        **others,
         maps=tuple(m(w) for m, w in zip(maps, rest)),
         biases=tuple(islice(rest, len(maps))),
         activations=tuple(a(*islice(rest, count)) for count, a in activations),
