@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from iresnet_flows.maps.jacobians import Jacobian, add_up, gather, spread
 from iresnet_flows.maps.linear import LinearMap, Matrix
 from iresnet_flows.maps.perceptrons import Nonlinearity, Perceptron
 from iresnet_flows.maps.traces import cheap_traces, one_layer_traces, two_layer_trace
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["DenseJacobian", "DensePerceptron"]
 

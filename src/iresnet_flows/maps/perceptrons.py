@@ -6,16 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 from iresnet_flows.maps.contract import Rebuilt
 from iresnet_flows.maps.jacobians import ChainJacobian, Jacobian, MatrixJacobian
 from iresnet_flows.maps.linear import LinearMap
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Nonlinearity", "Perceptron", "Scaled", "weight_shapes"]
 
