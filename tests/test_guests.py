@@ -9,8 +9,20 @@ from functools import partial
 
 import pytest
 import torch
-import zuko
-from guests import BRIDGES, CASES, WAYS, Density, glow_block, nf, nt, pt, to_data, to_noise, tt
+from guests import (
+    BRIDGES,
+    CASES,
+    WAYS,
+    Density,
+    glow_block,
+    nf,
+    nt,
+    pt,
+    to_data,
+    to_noise,
+    tt,
+    zuko,
+)
 from torch import nn
 
 from iresnet_flows import InvertibleResidualBlock, LipschitzConvNet, LipschitzMLP

@@ -21,8 +21,8 @@ class Remembered:
     and pickles start empty.
 
     Arguments:
-        function: The function, called with a tuple of tensors; its result, without gradient,
-            must depend on nothing else.
+        function: The function, called with a tuple of copies of the tensors, which its result may
+            hold; this, without gradient, must depend on nothing else.
     """
 
     def __init__(self, function: Callable[[tuple[Tensor, ...]], Any]) -> None:
@@ -32,7 +32,7 @@ class Remembered:
     def __call__(self, *tensors: Tensor) -> Any:
         if is_recorded() or any(map(is_wrapped, tensors)):
             with torch.no_grad():
-                return self.function(tensors)
+                return self.function(tuple(t.clone() for t in tensors))
 
         last = self.last
         if last is not None and all(map(same, last[0], tensors)):

@@ -135,7 +135,7 @@ BAD = {
     "unknown library": (["--against", "normflow"], "did you mean 'normflows'"),
     "no threads": (["--threads", 0], "must be 1 to"),
     "unknown option": (["--fast"], "--fast"),
-    "no library": (["--against", ""], "unknown library ''"),
+    "no library": (["--against", ""], "an empty name in ''"),
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iresnet_flows.checks import check_tensor
+from iresnet_flows.concrete import is_recorded
 from iresnet_flows.nodes import node
 from iresnet_flows.precision import full_precision
 from iresnet_flows.remembered import Remembered
@@ -246,7 +247,7 @@ def spectral_norm_bound(weight: Tensor) -> Tensor:
 
 
 class Shrink(torch.autograd.Function):
-    r"""Copies of the weights, the last of them times :math:`s = \min(1, \ell / \prod_i r_i)`.
+    r"""Copies at hand of the weights, the last times :math:`s = \min(1, \ell / \prod_i r_i)`.
 
     An ordinary backward uses the slopes at hand. One that is itself recorded computes them anew,
     so that second derivatives exist, also where singular values coincide and those of a singular
@@ -257,16 +258,17 @@ class Shrink(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        norms: Norms, limit: Tensor, scale: Tensor, last: Tensor, *tensors: Tensor
+        norms: Norms, limit: Tensor, scale: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        others = tensors[: len(tensors) // 2 - 1]
-        # Copies, for what is made of them may be evaluated after a step that changes the weights.
-        return *(other.clone() for other in others), last.clone()
+        # What is made of these copies may be evaluated after a step that changes the weights.
+        copies = tensors[: len(tensors) // 3]
+        # A compiler wants results that share nothing with what was given.
+        return tuple(c.clone() if is_recorded() else c.detach() for c in copies)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.norms, limit, scale, _, *tensors = inputs
-        ctx.save_for_backward(limit, scale, *tensors)
+        ctx.norms, limit, scale, *tensors = inputs
+        ctx.save_for_backward(limit, scale, *tensors[len(tensors) // 3 :])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
@@ -282,7 +284,7 @@ class Shrink(torch.autograd.Function):
         pull = (scale < 1).to(scale.dtype) * scale * (last * weights[-1]).sum()
         direct = (*others, scale * last)
         return (
-            *[None] * 4,
+            *[None] * (3 + count),
             *(torch.addcmul(c, s, pull, value=-1) for c, s in zip(direct, slopes, strict=True)),
             *[None] * count,
         )
@@ -348,10 +350,8 @@ class ProductLimiter:
         held: Held = self.held(*parameters, torch.tensor(limit, dtype=torch.float64))
         if not torch.is_grad_enabled():
             return held.parameters, held.bound.clone()
-        last = held.parameters[-1]
-        weights = node(
-            Shrink, self.norms, held.within, held.scale, last, *parameters, *held.slopes
-        )
+        tensors = (*held.parameters, *parameters, *held.slopes)
+        weights = node(Shrink, self.norms, held.within, held.scale, *tensors)
         return weights, held.bound.clone()  # which a caller may edit
 
 

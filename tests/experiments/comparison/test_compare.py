@@ -381,7 +381,7 @@ def test_several_seeds_give_mean_and_standard_error(tmp_path, monkeypatch):
 BAD = {
     "unknown data": (["two-moon"], "did you mean 'two-moons'"),
     "unknown model": (["digits", "--models", "glo"], "did you mean 'glow'"),
-    "a comma too many": (["digits", "--models", "glow,"], "Leave that comma out"),
+    "a comma too many": (["digits", "--models", "glow,"], "an empty name in 'glow,'"),
     "all and one": (["digits", "--models", "all,glow"], "leave out the rest of 'all,glow'"),
     "missing file": (["nowhere.csv"], "no such file"),
     "both budgets": (["--steps", 3, "--minutes", 1], "give one of them"),

@@ -101,7 +101,7 @@ def listed(option: str, text: str | None) -> tuple[str, ...] | None:
         return None
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
-        raise UsageError(f"{option} names nothing beside a comma: {text!r}. Leave that comma out.")
+        raise UsageError(f"{option} has an empty name in {text!r}: give names between commas.")
     return names
 
 
