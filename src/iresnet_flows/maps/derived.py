@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from iresnet_flows.maps.contract import Map, Rebuilt
 from iresnet_flows.maps.jacobians import Jacobian
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Linear", "Negative", "Transposed"]
 
@@ -18,101 +21,91 @@ Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
-class Derived(Jacobian):
-    """Jacobians that depend on what others depend on."""
+class Derived(Rebuilt):
+    """What is made of one map or of its Jacobians, and depends on what that depends on.
 
-    jacobian: Jacobian
+    Arguments:
+        source: What it is made of.
+    """
 
-    @property
-    def batch_event(self) -> tuple[int, ...]:
-        return self.jacobian.batch_event
+    source: Any
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.jacobian.tensors
+        tensors: tuple[Tensor, ...] = self.source.tensors
+        return tensors
 
     @property
-    def rebuild(self) -> Callable[..., Derived]:
-        return partial(derive, type(self), self.jacobian.rebuild)
+    def rebuild(self) -> Callable[..., Self]:
+        return partial(derive, type(self), self.source.rebuild)
 
-    def take(self, rows: Tensor) -> Derived:
-        return type(self)(self.jacobian.take(rows))
+    def take(self, rows: Tensor) -> Self:
+        return type(self)(self.source.take(rows))
 
 
 def derive(kind: Callable[[Any], Kind], rebuild: Callable[..., Any], *tensors: Tensor) -> Kind:
     return kind(rebuild(*tensors))
 
 
-class Transposed(Derived):
+@dataclass(frozen=True)
+class DerivedJacobian(Derived, Jacobian):
+    """Jacobians that are made of others."""
+
+    source: Jacobian
+
+    @property
+    def batch_event(self) -> tuple[int, ...]:
+        return self.source.batch_event
+
+
+class Transposed(DerivedJacobian):
     """The transposed Jacobians."""
 
     def apply(self, v: Tensor) -> Tensor:
-        return self.jacobian.apply_transposed(v)
+        return self.source.apply_transposed(v)
 
     def apply_transposed(self, w: Tensor) -> Tensor:
-        return self.jacobian.apply(w)
+        return self.source.apply(w)
 
     def blocks(self) -> Tensor:
-        return self.jacobian.blocks().mT
+        return self.source.blocks().mT
 
 
-class Negated(Derived):
+class Negated(DerivedJacobian):
     """The Jacobians with the other sign."""
 
     def apply(self, v: Tensor) -> Tensor:
-        return -self.jacobian.apply(v)
+        return -self.source.apply(v)
 
     def apply_transposed(self, w: Tensor) -> Tensor:
-        return -self.jacobian.apply_transposed(w)
+        return -self.source.apply_transposed(w)
 
     def blocks(self) -> Tensor:
-        return -self.jacobian.blocks()
+        return -self.source.blocks()
 
 
 @dataclass(frozen=True)
-class Negative(Rebuilt):
+class Negative(Derived):
     """The map x -> -g(x)."""
 
-    g: Map
+    source: Map
 
     def __call__(self, x: Tensor) -> Tensor:
-        return -self.g(x)
+        return -self.source(x)
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
-        value, jacobian = self.g.linearize(x)
+        value, jacobian = self.source.linearize(x)
         return -value, Negated(jacobian)
-
-    def take(self, rows: Tensor) -> Negative:
-        return Negative(self.g.take(rows))
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.g.tensors
-
-    @property
-    def rebuild(self) -> Callable[..., Negative]:
-        return partial(derive, Negative, self.g.rebuild)
 
 
 @dataclass(frozen=True)
-class Linear(Rebuilt):
+class Linear(Derived):
     """The linear map v -> J v of vectors (B, *event)."""
 
-    jacobian: Jacobian
+    source: Jacobian
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.jacobian.apply(x.unsqueeze(0)).squeeze(0)
+        return self.source.apply(x.unsqueeze(0)).squeeze(0)
 
     def linearize(self, x: Tensor) -> tuple[Tensor, Jacobian]:
-        return self(x), self.jacobian
-
-    def take(self, rows: Tensor) -> Linear:
-        return Linear(self.jacobian.take(rows))
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.jacobian.tensors
-
-    @property
-    def rebuild(self) -> Callable[..., Linear]:
-        return partial(derive, Linear, self.jacobian.rebuild)
+        return self(x), self.source
